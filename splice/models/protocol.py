@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-Frame = NDArray[np.uint8] | NDArray[np.uint16]
+Frame = NDArray[Any]
 """One RGB picture, H x W x 3, full range: uint8 for 8-bit timelines, uint16 (0..65535) for deeper ones."""
 
 
@@ -30,12 +29,15 @@ class ModelSpec:
     renders_context: True when the model renders the whole window, context included; False when it
         renders the gap alone, so that there is nothing to blend.
     window: None when any window length will do.
+    overrides: which of the preset overrides it reads (num_inference_steps, guidance_scale,
+        additional_loras); a request for another one is refused.
     """
 
     name: str
     revision: str
     renders_context: bool
     window: WindowRule | None = None
+    overrides: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The stories: each flow reads top to bottom."""

@@ -1,0 +1,223 @@
+"""The flow ``join-clips``: clips A B C D become AB, ABC, ABCD, with a generated transition at every seam.
+
+``python -m flows.join_clips a.mp4 b.mp4 c.mp4`` runs it from the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from prefect import flow, get_run_logger
+from prefect.futures import PrefectFuture, wait
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+
+from splice.layout import RunFolder
+from splice.media import probe_clip
+from splice.models import spec_of
+from splice.plan import plan_timeline
+from splice.recipe import recipe_version, step_digests
+from splice.records import JoinResult, RequestRecord, StepRecord, request_record
+from splice.request import AspectRatio, ClipSource, FrameSize, JoinRequest, PerJoinSettings, RunId, parse_request
+from splice.types import Join, Timeline
+from tasks.guard import hold_run
+from tasks.records import read_record, record_key
+from tasks.steps import generate_transition, join_clips_child, prepare_clip, publish_result, record_request
+
+Futures = dict[str, PrefectFuture[Any]]
+
+
+@flow(
+    name="join-clips",
+    flow_run_name="join-clips {run_id}",
+    task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1),
+)
+def join_clips(
+    clip_list: list[ClipSource],
+    run_id: RunId,
+    context_frame_count: int = 8,
+    gap_frame_count: int = 53,
+    replace_mode: bool = False,
+    blend_frames: int = 3,
+    prompt: str = "smooth transition",
+    negative_prompt: str = "",
+    model: str = "lightning_baseline_2_2_2",
+    seed: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    additional_loras: dict[str, float] = {},  # noqa: B006 - a schema needs the value; nobody changes it
+    generation_resolution: FrameSize | None = None,
+    time_stride: int = 1,
+    vid2vid_strength: float | None = None,
+    enhance_prompt: bool = False,
+    max_seam_score: float | None = None,
+    quality_retries: int = 0,
+    gpu_deployment: str | None = None,
+    max_seams_in_flight: int = 32,
+    aspect_ratio: AspectRatio | None = None,
+    resolution: FrameSize | None = None,
+    fps: float | None = None,
+    loop: bool = False,
+    audio: Literal["bridge", "silence", "drop"] = "drop",
+    soundtrack: str | None = None,
+    soundtrack_gain_db: float = 0,
+    audio_codec: Literal["aac", "flac", "opus"] = "aac",
+    strategy: Literal["sequential", "parallel"] = "sequential",
+    output_base_dir: str = "./outputs/",
+    per_join_settings: list[PerJoinSettings] = [],  # noqa: B006
+) -> State[Any]:
+    """Join clips into one video, with a generated transition at every seam.
+
+    Args:
+        clip_list: at least 2 clips, each with a `url` (a path on this machine) and, if you like, a `name`
+        run_id: identity of the run: the same id is the same work, never done twice
+        context_frame_count: frames of each side that the model sees
+        gap_frame_count: frames generated at each seam
+        replace_mode: generated frames replace boundary frames, instead of being inserted between the clips
+        blend_frames: crossfade width on each edge of the generated span, at most context_frame_count
+        prompt: what a diffusion model is told to make
+        negative_prompt: what it is told to avoid; empty: the model's own
+        model: flow_morph or crossfade run on any CPU
+        seed: empty: derived from run_id and join, and recorded
+        aspect_ratio: W:H, standardises by centre crop
+        resolution: [width, height] of the result; empty: the first clip's
+        fps: frame rate of the result; empty: the first clip's
+        loop: a last join leads from the last clip back to the first
+        output_base_dir: the result goes to join_clips_run_{run_id} in this folder
+        per_join_settings: entry k overrides settings of join k
+    """
+    request = parse_request(locals())
+    timeline = plan(request)
+    folder = RunFolder.of(request.output_base_dir, run_id)
+    with hold_run(folder) as is_held:
+        if not is_held:
+            return already_in_progress(run_id, folder, timeline)
+        asked = request_record(request, timeline.clips, recipe_version())
+        stored = recall_request(run_id, asked)
+        if difference := stored.difference(asked):
+            return Failed(message=f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
+        if result := finished_result(run_id):
+            return Completed(message=f"Already finished: {result.output.path}", data=result)
+        return work(timeline, run_id, folder)
+
+
+def plan(request: JoinRequest) -> Timeline:
+    """Probe every clip and lay every join to the frame. Raises RequestError."""
+    clips = [probe_clip(index, source.label, source.path) for index, source in enumerate(request.clip_list)]
+    models = {request.settings(join).model for join in range(request.join_count)}
+    return plan_timeline(request, clips, {name: spec_of(name) for name in models})
+
+
+def work(timeline: Timeline, run_id: str, folder: RunFolder) -> State[Any]:
+    """Do every step that is not done yet, and say how the run ends."""
+    keys = {step: record_key(run_id, step, digest) for step, digest in step_digests(timeline).items()}
+    stale = find_stale(timeline, keys)
+    made = submit_units(timeline, keys, stale, folder)
+    joins = submit_joins(timeline, keys, stale, made, folder)
+    wait([*made.values(), *joins.values()])
+    if reason := first_failure(timeline, made, joins):
+        return Failed(message=reason)
+    result = publish_result.with_options(refresh_cache=True)(
+        record_key(run_id, "result"), run_id, [future.result() for future in joins.values()]
+    )
+    return Completed(message=f"Finished: {result.output.path}", data=result)
+
+
+def recall_request(run_id: str, asked: RequestRecord) -> RequestRecord:
+    """What this run_id was first used for: ``asked`` itself where it is new, or was never finished by this recipe."""
+    key = record_key(run_id, "request")
+    stored = read_record(key, RequestRecord)
+    if stored and stored.recipe != asked.recipe and not stored.difference(asked) and not finished_result(run_id):
+        get_run_logger().warning("run %s was begun by another recipe (%s): it starts over", run_id, stored.recipe)
+        stored = None
+    return record_request.with_options(refresh_cache=stored is None)(key, asked)
+
+
+def finished_result(run_id: str) -> JoinResult | None:
+    """The stored result, if its video is still what it was."""
+    result = read_record(record_key(run_id, "result"), JoinResult)
+    return result if result and result.output.is_intact() else None
+
+
+def already_in_progress(run_id: str, folder: RunFolder, timeline: Timeline) -> State[Any]:
+    done = sum(folder.joined_output(join.index).exists() for join in timeline.joins)
+    message = f"run {run_id} is in progress in another process: {done} of {len(timeline.joins)} joins are complete"
+    return Completed(name="AlreadyInProgress", message=message)
+
+
+def find_stale(timeline: Timeline, keys: dict[str, str]) -> set[str]:
+    """Steps that must be done although a record may say that they are: its output is missing or changed.
+
+    Joins from the first one whose output is not intact, and what those are made of.
+    """
+    records = {step: read_record(key, StepRecord) for step, key in keys.items()}
+    intact = {step: record is not None and record.is_intact() for step, record in records.items()}
+    names = [f"join_{join.index}" for join in timeline.joins]
+    first = next((k for k, name in enumerate(names) if not intact[name]), len(names))
+    needed = {unit_step(unit.name) for join in timeline.joins[first:] for unit in join.new_units}
+    return set(names[first:]) | {step for step in needed if not intact[step]}
+
+
+def submit_units(timeline: Timeline, keys: dict[str, str], stale: set[str], folder: RunFolder) -> Futures:
+    """Every clip and every transition: they depend on no join, and may all run at once."""
+    futures: Futures = {}
+    for join in timeline.joins:
+        for segment in join.segments:
+            task = prepare_clip.with_options(name=segment.name, refresh_cache=segment.name in stale)
+            futures[segment.name] = task.submit(keys[segment.name], quote(timeline), segment, folder)
+        name = f"join_{join.index}_transition"
+        task = generate_transition.with_options(name=name, refresh_cache=name in stale)
+        futures[name] = task.submit(keys[name], quote(timeline), join.index, folder)
+    return futures
+
+
+def submit_joins(
+    timeline: Timeline, keys: dict[str, str], stale: set[str], made: Futures, folder: RunFolder
+) -> Futures:
+    """The chain: join_k waits for join_{k-1}, for transition k and for the next clip."""
+    futures: Futures = {}
+    for join in timeline.joins:
+        name = f"join_{join.index}"
+        task = join_clips_child.with_options(name=name, refresh_cache=name in stale)
+        futures[name] = task.submit(
+            keys[name],
+            quote(timeline),
+            folder,
+            join_index=join.index,
+            is_first_join=join.index == 0,
+            is_last_join=join is timeline.joins[-1],
+            predecessor=futures.get(f"join_{join.index - 1}"),
+            next_clip=timeline.clips[join.transition.right.clip].label,
+            transition=made[f"{name}_transition"],
+            segments=[made[segment.name] for segment in join.segments],
+        )
+    return futures
+
+
+def first_failure(timeline: Timeline, made: Futures, joins: Futures) -> str | None:
+    """The first join of the chain that failed, and why; None where all are complete."""
+    for join in timeline.joins:
+        for name, future in inputs_of(join, made, joins).items():
+            if not future.state.is_completed():
+                done = f"{join.index} of {len(timeline.joins)} joins are complete"
+                return f"join_{join.index} failed: {name}: {reason_of(future)}; {done}, the same run_id goes on there"
+    return None
+
+
+def inputs_of(join: Join, made: Futures, joins: Futures) -> Futures:
+    """The join's own futures, its inputs before itself."""
+    names = [segment.name for segment in join.segments] + [f"join_{join.index}_transition"]
+    return {**{name: made[name] for name in names}, f"join_{join.index}": joins[f"join_{join.index}"]}
+
+
+def reason_of(future: PrefectFuture[Any]) -> str:
+    error = future.state.result(raise_on_failure=False)
+    return f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(future.state.message)
+
+
+if __name__ == "__main__":
+    from flows.command_line import app
+
+    app()

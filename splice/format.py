@@ -1,0 +1,144 @@
+"""What every frame of a timeline looks like, and what about a clip differs from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Literal
+
+from splice.errors import RequestError
+from splice.request import STANDARD_RATES, JoinRequest
+from splice.types import Clip, ColorTags, VideoFormat
+
+SAME_TRANSFER = ("bt709", "smpte170m", "bt2020-10", "bt2020-12")
+"""Names of one and the same curve: ITU-T H.273 (07/2021), table 3, values 1, 6, 14 and 15."""
+
+SAME_MATRIX = ("smpte170m", "bt470bg")
+"""Names of one and the same matrix: ITU-T H.273 (07/2021), table 4, values 5 and 6."""
+
+
+def choose_format(request: JoinRequest, clips: Sequence[Clip]) -> VideoFormat:
+    """The first clip's format, changed as far as the request says.
+
+    Raises RequestError: HDR mixed with SDR, or aspect_ratio and resolution that contradict each other.
+    """
+    first = clips[0]
+    _refuse_mixed_range(clips)
+    rotation = first.rotation if all(clip.rotation == first.rotation for clip in clips) else 0
+    standardised = request.aspect_ratio is not None or request.resolution is not None
+    shares_aspect = all(clip.sample_aspect_ratio == first.sample_aspect_ratio for clip in clips)
+    aspect = first.sample_aspect_ratio if shares_aspect and not standardised else Fraction(1)
+    width, height = _target_size(request, first, aspect)
+    if rotation in (90, 270):
+        width, height = height, width
+    return VideoFormat(
+        codec=_output_codec(first),
+        width=_even(width),
+        height=_even(height),
+        rate=request.rate or (first.rate if first.is_constant_rate else _nearest_standard(first.rate)),
+        bit_depth=8 if first.bit_depth == 8 else 10,
+        color=_output_color(first.color),
+        sample_aspect_ratio=aspect,
+        rotation=rotation,
+    )
+
+
+def conform_reasons(clip: Clip, video_format: VideoFormat) -> tuple[str, ...]:
+    """What must change about the clip's pictures, for the report; empty where they fit as they are."""
+    here, there = clip.color, video_format.color
+    facts = (
+        ("size", (clip.width, clip.height), (video_format.width, video_format.height)),
+        ("rate", _rate_of(clip), video_format.rate),
+        ("pixel format", clip.pixel_format.replace("yuvj", "yuv"), video_format.pixel_format),
+        ("rotation", clip.rotation, video_format.rotation),
+        ("sample aspect", clip.sample_aspect_ratio, video_format.sample_aspect_ratio),
+        ("matrix", _canonical(here.matrix, SAME_MATRIX), _canonical(there.matrix, SAME_MATRIX)),
+        ("primaries", here.primaries, there.primaries),
+        ("transfer", _canonical(here.transfer, SAME_TRANSFER), _canonical(there.transfer, SAME_TRANSFER)),
+        ("range", _range_name(here), _range_name(there)),
+    )
+    reasons = [f"{what} {_say(got)} -> {_say(wanted)}" for what, got, wanted in facts if got != wanted]
+    return (*reasons, "interlaced") if clip.is_interlaced else tuple(reasons)
+
+
+def conformed_frame_count(clip: Clip, video_format: VideoFormat) -> int:
+    """Frames of the clip at the timeline's rate: round(duration * rate), halves up, at least 1."""
+    if clip.is_constant_rate and clip.rate == video_format.rate:
+        return clip.frame_count
+    return max(1, math.floor(clip.duration_seconds * video_format.rate + Fraction(1, 2)))
+
+
+def shown_size(clip: Clip) -> tuple[Fraction, Fraction]:
+    """Width and height as shown: square pixels, upright."""
+    width, height = clip.width * clip.sample_aspect_ratio, Fraction(clip.height)
+    return (height, width) if clip.rotation in (90, 270) else (width, height)
+
+
+def _target_size(request: JoinRequest, first: Clip, aspect: Fraction) -> tuple[int, int]:
+    """Upright width and height, in pixels of aspect ``aspect`` where that is not square."""
+    if request.resolution is not None:
+        width, height = request.resolution
+        _check_aspect(request.aspect_ratio, width, height)
+        return width, height
+    if aspect != 1:
+        return (first.height, first.width) if first.rotation in (90, 270) else (first.width, first.height)
+    shown_width, shown_height = shown_size(first)
+    if request.aspect_ratio is None:
+        return round(shown_width), round(shown_height)
+    ratio = Fraction(request.aspect_ratio.replace(":", "/"))
+    return round(min(shown_width, shown_height * ratio)), round(min(shown_height, shown_width / ratio))
+
+
+def _check_aspect(aspect_ratio: str | None, width: int, height: int) -> None:
+    if aspect_ratio is None:
+        return
+    ratio = Fraction(aspect_ratio.replace(":", "/"))
+    if abs(width - height * ratio) >= 2 and abs(height - width / ratio) >= 2:
+        raise RequestError(
+            f"aspect_ratio {aspect_ratio} and resolution {width}x{height} contradict each other; leave one of them out"
+        )
+
+
+def _refuse_mixed_range(clips: Sequence[Clip]) -> None:
+    hdr = [clip for clip in clips if clip.color.is_hdr]
+    other = [clip for clip in clips if hdr and clip.color.transfer != hdr[0].color.transfer]
+    if other:
+        raise RequestError(
+            f"{hdr[0].label} is HDR ({hdr[0].color.transfer}) but {other[0].label} is {other[0].color.transfer}; "
+            f"convert one of them first, so that all clips are alike"
+        )
+
+
+def _output_codec(first: Clip) -> Literal["h264", "hevc"]:
+    return "hevc" if first.codec == "hevc" else "h264"
+
+
+def _output_color(color: ColorTags) -> ColorTags:
+    """The first clip's colour; BT.709 where it is stored as RGB."""
+    matrix = "bt709" if color.matrix == "gbr" else color.matrix
+    return ColorTags(matrix, color.primaries, color.transfer, color.full_range and color.matrix != "gbr")
+
+
+def _nearest_standard(rate: Fraction) -> Fraction:
+    return min(STANDARD_RATES, key=lambda standard: abs(standard - rate))
+
+
+def _even(length: int) -> int:
+    return max(2, length - length % 2)
+
+
+def _rate_of(clip: Clip) -> Fraction | str:
+    return clip.rate if clip.is_constant_rate else "varying"
+
+
+def _canonical(name: str, same: tuple[str, ...]) -> str:
+    return same[0] if name in same else name
+
+
+def _range_name(color: ColorTags) -> str:
+    return "full" if color.full_range else "limited"
+
+
+def _say(value: object) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,53 @@
+"""Files that are complete or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from splice.errors import MediaError
+
+PARTIAL_PREFIX = ".partial-"
+"""How the names of files in the making begin; one that a killed process left behind may be deleted."""
+
+
+@contextmanager
+def atomic_output(path: Path) -> Iterator[Path]:
+    """A new name beside ``path`` to write to: renamed to ``path`` when the block ends well, else deleted.
+
+    Raises MediaError where the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        _flush_to_disk(partial)
+        # mkstemp keeps everyone else out; the finished file gets what the umask allows.
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MediaError(
+                f"no space left for {path}; free some and run the same command with the same run_id: it goes on here"
+            ) from error
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

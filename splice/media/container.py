@@ -1,0 +1,43 @@
+"""Opening files that come from outside, safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from splice.errors import RequestError
+
+CONTAINERS = "mov,mp4,matroska,webm,mpegts,mpeg,avi"
+"""FFmpeg's names of the formats that are opened. Playlists, which lead to other files, are not among them."""
+
+
+def open_video(path: str) -> InputContainer:
+    """Open a local file of a listed format, and nothing that it refers to.
+
+    Raises RequestError: missing, a folder, unreadable, or not a video file of a listed format.
+    """
+    if not Path(path).exists():
+        raise RequestError(f"{path}: no such file")
+    if not Path(path).is_file():
+        raise RequestError(f"{path}: is not a file; give the path of a video file")
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    try:
+        return av.open(f"file:{path}", options=options)
+    except av.FFmpegError as error:
+        raise RequestError(
+            f"{path}: can't be read as a video ({error.strerror}); needed: a complete file of one of the formats "
+            f"{CONTAINERS.replace(',', ', ')}"
+        ) from error
+
+
+def video_stream(container: InputContainer, path: str) -> VideoStream:
+    """The first video stream that is not a cover picture. Raises RequestError where there is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            # One frame per thread in flight: speed without memory that grows with the clip.
+            stream.thread_type = "AUTO"
+            return stream
+    raise RequestError(f"{path}: has no video stream; give a file with pictures")

@@ -1,0 +1,222 @@
+"""Clips as they are: every fact read off the packets and the first picture, never trusted from the header."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from splice.errors import RequestError
+from splice.media.container import open_video, video_stream
+from splice.media.tags import read_color_tags
+from splice.request import STANDARD_RATES
+from splice.types import Clip, ClipIdentity, Sound
+
+ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mpeg2video", "prores", "mjpeg"})
+"""Codecs whose pictures can be counted by packet; of others (VP8 has hidden frames, DivX packs several) by decoding."""
+
+DEFAULT_RATE = Fraction(25)
+"""Of a single picture in a file that names no rate, frames per second."""
+
+
+@dataclass(frozen=True)
+class _Timing:
+    rate: Fraction
+    is_constant_rate: bool
+    frame_count: int
+    duration_seconds: Fraction
+    first_pts: int | None
+
+
+def identify_clip(path: str) -> ClipIdentity:
+    """Size, modification time and SHA-256 of a file. Raises RequestError where it is missing."""
+    file = Path(path)
+    if not file.is_file():
+        raise RequestError(f"{path}: no such file")
+    stat = file.stat()
+    return ClipIdentity(stat.st_size, stat.st_mtime_ns, _sha256(path, stat.st_size, stat.st_mtime_ns))
+
+
+def probe_clip(index: int, name: str, path: str) -> Clip:
+    """Everything that the plan needs to know of a clip. Reads the whole file once, decodes one picture.
+
+    Raises RequestError: missing, not a video of a listed format, truncated, without pictures, or in a
+    colour that can't be converted.
+    """
+    identity = identify_clip(path)
+    return _probe(index, name, str(Path(path).absolute()), identity)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: str, size_bytes: int, mtime_ns: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# The command line probes before it starts Prefect, and the flow once more: the same file is read once.
+@lru_cache(maxsize=1024)
+def _probe(index: int, name: str, path: str, identity: ClipIdentity) -> Clip:
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        sound = _read_sound(container)
+        _refuse_missing_data(stream, path, identity.size_bytes)
+        timing = _measure_timing(container, stream, path)
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        frame = _first_picture(container, stream, path)
+        return Clip(
+            index=index,
+            name=name,
+            path=path,
+            identity=identity,
+            container=container.format.name,
+            codec=stream.codec_context.codec.canonical_name,
+            width=frame.width,
+            height=frame.height,
+            rotation=-round(frame.rotation) % 360,
+            sample_aspect_ratio=stream.sample_aspect_ratio or Fraction(1),
+            pixel_format=frame.format.name,
+            bit_depth=frame.format.components[0].bits,
+            color=read_color_tags(frame, path),
+            # AVFieldOrder: 0 unknown, 1 progressive, then the interlaced orders.
+            is_interlaced=frame.interlaced_frame or stream.codec_context.field_order > 1,
+            time_base=stream.time_base or Fraction(1),
+            sound=sound,
+            rate=timing.rate,
+            is_constant_rate=timing.is_constant_rate,
+            frame_count=timing.frame_count,
+            duration_seconds=timing.duration_seconds,
+            first_pts=timing.first_pts,
+        )
+
+
+def _read_sound(container: InputContainer) -> Sound | None:
+    for stream in container.streams.audio:
+        return Sound(stream.codec_context.name, stream.codec_context.sample_rate, stream.codec_context.channels)
+    return None
+
+
+def _refuse_missing_data(stream: VideoStream, path: str, size_bytes: int) -> None:
+    """An index that points beyond the end of the file tells a download that broke off."""
+    stop = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if stop > size_bytes:
+        raise RequestError(
+            f"{path}: truncated: the file has {size_bytes} bytes, its index speaks of {stop}; fetch or export it again"
+        )
+
+
+def _measure_timing(container: InputContainer, stream: VideoStream, path: str) -> _Timing:
+    counted = _count_packets(container, stream, path)
+    if counted is None:
+        return _decode_timing(path)
+    pts, last_duration = counted
+    if not pts:
+        raise RequestError(f"{path}: its video stream holds no frames; export it again")
+    return _time(pts, last_duration, stream, seekable=True)
+
+
+def _count_packets(container: InputContainer, stream: VideoStream, path: str) -> tuple[list[int], int] | None:
+    """(pts of the shown frames in display order, duration of the last); None where packets can't tell.
+
+    Frames that an edit list hides are flagged ``is_discard``. A stream that does not begin with its
+    earliest frame as a keyframe begins with pictures that can't be decoded.
+    """
+    packets = []
+    ends = [Fraction(0)]
+    try:
+        for packet in container.demux():
+            if packet.size == 0 or packet.pts is None:
+                if packet.size and packet.stream is stream:
+                    return None
+                continue
+            ends.append((packet.pts + (packet.duration or 0)) * packet.time_base)
+            if packet.stream is stream and not packet.is_discard:
+                packets.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+    except av.FFmpegError as error:
+        raise RequestError(f"{path}: damaged ({error.strerror}); fetch or export it again") from error
+    _refuse_early_end(container, path, max(ends))
+    if stream.codec_context.codec.canonical_name not in ONE_PICTURE_A_PACKET:
+        return None
+    ordered = sorted(packets)
+    if packets and (not packets[0][2] or packets[0] != ordered[0] or len({p[0] for p in packets}) < len(packets)):
+        return None
+    return [p[0] for p in ordered], ordered[-1][1] if ordered else 0
+
+
+def _refuse_early_end(container: InputContainer, path: str, end_seconds: Fraction) -> None:
+    """Matroska has no index to check, but its header says how long it should last."""
+    if "matroska" in container.format.name and container.duration:
+        missing_seconds = (
+            Fraction(container.duration, av.time_base) - end_seconds + Fraction(container.start_time or 0, av.time_base)
+        )
+        if missing_seconds > 1:
+            raise RequestError(
+                f"{path}: truncated: its header speaks of {float(missing_seconds):.1f} more seconds than there are; "
+                f"fetch or export it again"
+            )
+
+
+def _decode_timing(path: str) -> _Timing:
+    """Count by decoding everything, in a container opened anew."""
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        try:
+            found = [(frame.pts, frame.duration or 0) for frame in container.decode(stream)]
+        except av.FFmpegError as error:
+            raise RequestError(f"{path}: damaged ({error.strerror}); fetch or export it again") from error
+        if not found:
+            raise RequestError(f"{path}: no frame of its video stream can be decoded; export it again")
+        pts = [each for each, _ in found if each is not None]
+        if len(pts) == len(found) and all(a < b for a, b in pairwise(pts)):
+            return _time(pts, found[-1][1], stream, seekable=False)
+        rate = stream.guessed_rate or DEFAULT_RATE
+        return _Timing(rate, True, len(found), len(found) / rate, None)
+
+
+def _time(pts: Sequence[int], last_duration: int, stream: VideoStream, seekable: bool) -> _Timing:
+    time_base = stream.time_base or Fraction(1)
+    span_seconds = (pts[-1] - pts[0]) * time_base
+    mean = (len(pts) - 1) / span_seconds if span_seconds else (stream.guessed_rate or DEFAULT_RATE)
+    candidates = (
+        stream.guessed_rate,
+        stream.average_rate,
+        min(STANDARD_RATES, key=lambda rate: abs(rate - mean)),
+        mean.limit_denominator(1001),
+    )
+    first_pts = pts[0] if seekable else None
+    for rate in _distinct(candidates):
+        if _is_constant(pts, time_base, rate):
+            return _Timing(rate, True, len(pts), len(pts) / rate, first_pts)
+    last_seconds = last_duration * time_base or 1 / mean
+    return _Timing(mean, False, len(pts), span_seconds + last_seconds, first_pts)
+
+
+def _distinct(rates: Iterable[Fraction | None]) -> list[Fraction]:
+    return list(dict.fromkeys(rate for rate in rates if rate))
+
+
+def _is_constant(pts: Sequence[int], time_base: Fraction, rate: Fraction) -> bool:
+    """Whether every frame stands within one tick of first + n / rate, in exact integers."""
+    ticks = np.asarray(pts, dtype=np.int64) - pts[0]
+    drift = ticks * (time_base.numerator * rate.numerator) - np.arange(len(pts)) * (
+        rate.denominator * time_base.denominator
+    )
+    return bool(np.abs(drift).max() <= time_base.numerator * rate.numerator)
+
+
+def _first_picture(container: InputContainer, stream: VideoStream, path: str) -> av.VideoFrame:
+    try:
+        for frame in container.decode(stream):
+            return frame
+    except av.FFmpegError as error:
+        raise RequestError(f"{path}: its first picture can't be decoded ({error.strerror}); export it again") from error
+    raise RequestError(f"{path}: no frame of its video stream can be decoded; export it again")

@@ -1,0 +1,259 @@
+"""Request and probed clips -> Timeline: which frame of the result comes from where. Pure: opens nothing.
+
+Raises RequestError where the clips can't give what the joins take; its ``remedy`` holds settings
+that then work.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from splice.errors import RequestError
+from splice.format import choose_format, conform_reasons, conformed_frame_count
+from splice.models.protocol import ModelSpec, WindowRule
+from splice.request import JoinRequest, PerJoinSettings
+from splice.types import (
+    Clip,
+    Context,
+    FrameRange,
+    Join,
+    JoinSettings,
+    Segment,
+    Timeline,
+    Transition,
+    TransitionPiece,
+    Unit,
+)
+
+
+def plan_timeline(request: JoinRequest, clips: Sequence[Clip], specs: Mapping[str, ModelSpec]) -> Timeline:
+    """Lay every join of ``request`` to the frame.
+
+    clips: one per entry of ``clip_list``, in its order. specs: of every model that the joins name.
+    Raises RequestError: what does not fit, by which clip or join, what it has, what is needed, and the
+    largest setting that would work (also as ``error.remedy``, settings of the request).
+    """
+    video_format = choose_format(request, clips)
+    counts = tuple(conformed_frame_count(clip, video_format) for clip in clips)
+    try:
+        transitions = _lay_transitions(request, clips, counts, specs)
+    except RequestError as error:
+        raise _with_remedy(error, request, clips, counts, specs) from None
+    conformed = tuple(conform_reasons(clip, video_format) for clip in clips)
+    segments = [_cut(i, counts[i], transitions, request.loop, conformed[i]) for i in range(len(clips))]
+    return Timeline(video_format, tuple(clips), counts, conformed, _chain(transitions, segments))
+
+
+def _lay_transitions(
+    request: JoinRequest, clips: Sequence[Clip], counts: Sequence[int], specs: Mapping[str, ModelSpec]
+) -> tuple[Transition, ...]:
+    settings = [request.settings(join) for join in range(request.join_count)]
+    for join, wanted in enumerate(settings):
+        _check_overrides(join, wanted, specs[wanted.model])
+    _check_fit(settings, clips, counts, specs)
+    return tuple(
+        _lay_transition(join, wanted, specs[wanted.model], join, (join + 1) % len(clips), counts)
+        for join, wanted in enumerate(settings)
+    )
+
+
+def _check_overrides(join: int, settings: JoinSettings, spec: ModelSpec) -> None:
+    for name in ("num_inference_steps", "guidance_scale", "additional_loras"):
+        if getattr(settings.model_settings, name) not in (None, ()) and name not in spec.overrides:
+            raise RequestError(f"join {join}: model {spec.name} has no {name} to override; leave it out")
+
+
+def _taken(settings: JoinSettings, spec: ModelSpec) -> tuple[int, int, int]:
+    """(frames removed left, frames removed right, frames blended on each side) by one join."""
+    blend = settings.blend_frames if spec.renders_context else 0
+    if not settings.replace_mode:
+        return 0, 0, blend
+    left = settings.gap_frame_count // 2
+    return left, settings.gap_frame_count - left, blend
+
+
+def _check_fit(
+    settings: Sequence[JoinSettings], clips: Sequence[Clip], counts: Sequence[int], specs: Mapping[str, ModelSpec]
+) -> None:
+    """Every clip must hold what its two joins take from it, and one frame at least must be left to show."""
+    loop = len(settings) == len(clips)
+    taken = [_taken(wanted, specs[wanted.model]) for wanted in settings]
+    for i, clip in enumerate(clips):
+        before = taken[i - 1] if i > 0 or loop else (0, 0, 0)
+        after = taken[i] if i < len(taken) else (0, 0, 0)
+        needed = before[1] + after[0] + max(1, before[2] + after[2])
+        if needed > counts[i]:
+            raise RequestError(
+                f"{clip.label} is too short: it has {counts[i]} frames at the timeline's rate, but its joins need "
+                f"{needed} ({before[1]} + {after[0]} replaced, {before[2]} + {after[2]} blended, at least 1 kept)"
+            )
+
+
+def _lay_transition(
+    join: int, settings: JoinSettings, spec: ModelSpec, left: int, right: int, counts: Sequence[int]
+) -> Transition:
+    removed_left, removed_right, blend = _taken(settings, spec)
+    end = counts[left] - removed_left
+    left_frames, right_frames, notes = _window(join, settings, spec, end, counts[right] - removed_right, blend)
+    left_read, right_read = min(left_frames, end), min(right_frames, counts[right] - removed_right)
+    return Transition(
+        join=join,
+        settings=settings,
+        spec=spec,
+        left=Context(left, FrameRange(end - left_read, end), left_frames - left_read),
+        right=Context(right, FrameRange(removed_right, removed_right + right_read), right_frames - right_read),
+        gap_frame_count=settings.gap_frame_count,
+        removed_left=FrameRange(end, counts[left]),
+        removed_right=FrameRange(0, removed_right),
+        blend_left=FrameRange(end - blend, end),
+        blend_right=FrameRange(removed_right, removed_right + blend),
+        notes=notes,
+    )
+
+
+def _window(
+    join: int, settings: JoinSettings, spec: ModelSpec, left_has: int, right_has: int, blend: int
+) -> tuple[int, int, tuple[str, ...]]:
+    """(left context, right context, notes): frames that the model is shown, padding included."""
+    wanted, gap = settings.context_frame_count, settings.gap_frame_count
+    if spec.window is None:
+        return min(wanted, left_has), min(wanted, right_has), ()
+    for context in range(wanted, max(1, blend) - 1, -1):
+        left, right = window_context(context, gap, right_has, spec.window)
+        if left + gap + right <= spec.window.max_frames and right >= blend:
+            shrunk = f"context shrunk from {wanted} to {context} frames to fit a window of {spec.window.max_frames}"
+            return left, right, (shrunk,) if context < wanted else ()
+    raise RequestError(
+        f"join {join}: a gap of {gap} frames with {blend} blended on each side does not fit the window of "
+        f"{spec.window.max_frames} frames that {spec.name} can see at once"
+    )
+
+
+def window_context(context: int, gap: int, right_has: int, rule: WindowRule) -> tuple[int, int]:
+    """(left, right) context frames of a window of ``multiple * n + 1`` frames around an exact gap.
+
+    Right is ``context`` rounded up to a multiple (down, but at least one multiple, where the clip is
+    shorter), so that the latents of the right side hold whole groups; left is the smallest number of at
+    least max(context, 2) that completes the window (Wan's VAE: the first frame alone, then groups of 4).
+    """
+    multiple = rule.multiple
+    right = math.ceil(context / multiple) * multiple
+    if right > right_has:
+        right = max(right_has // multiple, 1) * multiple
+    left = max(context, 2)
+    return left + (1 - left - gap - right) % multiple, right
+
+
+def _cut(
+    clip: int, frame_count: int, transitions: Sequence[Transition], loop: bool, conformed: tuple[str, ...]
+) -> tuple[Segment, ...]:
+    """Head, body and tail of one clip, without those that are empty or that no output ever shows."""
+    before = transitions[clip - 1] if clip > 0 or loop else None
+    after = transitions[clip] if clip < len(transitions) else None
+    start = before.blend_right.stop if before else 0
+    stop = after.blend_left.start if after else frame_count
+    reason = f"conformed: {', '.join(conformed)}" if conformed else "every clip is encoded once"
+    pieces = (
+        Segment(clip, FrameRange(0, start), "head", "encode", reason),
+        Segment(clip, FrameRange(start, stop), "body", "encode", reason),
+        Segment(clip, FrameRange(stop, frame_count), "tail", "encode", reason),
+    )
+    never_shown = "head" if clip > 0 else "tail"
+    return tuple(piece for piece in pieces if piece.frame_count and piece.role != never_shown)
+
+
+def _chain(transitions: Sequence[Transition], segments: Sequence[tuple[Segment, ...]]) -> tuple[Join, ...]:
+    """Each join keeps its predecessor's output but for the interim units, and adds the seam and the next clip."""
+    joins: list[Join] = []
+    for transition in transitions:
+        following = segments[transition.right.clip] if transition.right.clip else ()
+        before, pieces = _divide(transition)
+        after = (*pieces, *following)
+        if not joins:
+            shown = (*segments[0], *after)
+            joins.append(Join(0, transition, (), None, shown, shown))
+            continue
+        previous = joins[-1].output
+        kept_units = [u for u in previous if not _is_replaced(u, transition)]
+        skipped = previous[0].frame_count if previous[0] not in kept_units else 0
+        kept = FrameRange(skipped, skipped + sum(unit.frame_count for unit in kept_units))
+        joins.append(Join(transition.join, transition, before, kept, after, (*before, *kept_units, *after)))
+    return tuple(joins)
+
+
+def _divide(transition: Transition) -> tuple[tuple[Unit, ...], tuple[Unit, ...]]:
+    """(units before, units after what is kept): a loop's closing transition ends where the video starts."""
+    total = transition.frame_count
+    closes_loop = transition.right.clip == 0
+    stop = total - len(transition.blend_right) if closes_loop else total
+    after = TransitionPiece(transition.join, FrameRange(0, stop), "transition")
+    if stop == total:
+        return (), (after,)
+    return (TransitionPiece(transition.join, FrameRange(stop, total), "transition_head"),), (after,)
+
+
+def _is_replaced(unit: Unit, transition: Transition) -> bool:
+    """Whether ``unit`` is the interim end of a clip that this transition takes the place of."""
+    if not isinstance(unit, Segment):
+        return False
+    is_tail = unit.role == "tail" and unit.clip == transition.left.clip
+    return is_tail or (unit.role == "head" and unit.clip == transition.right.clip)
+
+
+def _with_remedy(
+    error: RequestError,
+    request: JoinRequest,
+    clips: Sequence[Clip],
+    counts: Sequence[int],
+    specs: Mapping[str, ModelSpec],
+) -> RequestError:
+    """The same error, saying the largest setting that works: found by trying, so that it is true."""
+
+    def works(**limits: Any) -> bool:
+        try:
+            _lay_transitions(limit_settings(request, limits), clips, counts, specs)
+        except RequestError:
+            return False
+        return True
+
+    def largest(name: str, lowest: int, **others: Any) -> dict[str, Any] | None:
+        values = range(lowest, max(getattr(request.settings(j), name) for j in range(request.join_count)) + 1)
+        count = bisect.bisect_left(values, True, key=lambda value: not works(**{name: value}, **others))
+        return {name: values[count - 1], **others} if count else None
+
+    insert = {"replace_mode": False}
+    attempts: tuple[tuple[str, int, dict[str, Any]], ...] = (
+        ("gap_frame_count", 1, {}),
+        ("blend_frames", 0, {}),
+        ("gap_frame_count", 1, {"blend_frames": 0}),
+        ("blend_frames", 0, insert),
+        ("gap_frame_count", 1, {"blend_frames": 0, **insert}),
+    )
+    found = (largest(name, lowest, **others) for name, lowest, others in attempts)
+    remedy = next((settings for settings in found if settings), None)
+    if remedy is None:
+        return error
+    said = " and ".join(
+        f"{name} false" if value is False else f"{name} of at most {value}" for name, value in remedy.items()
+    )
+    return RequestError(f"{error}; what works: {said} at every join", remedy=remedy)
+
+
+_Limited = TypeVar("_Limited", JoinRequest, PerJoinSettings)
+
+
+def limit_settings(request: JoinRequest, limits: Mapping[str, Any]) -> JoinRequest:
+    """``request`` with every join's frame counts (and replace_mode) held to at most ``limits``."""
+
+    def limited(settings: _Limited) -> _Limited:
+        changes = {
+            name: min(getattr(settings, name), value)
+            for name, value in limits.items()
+            if getattr(settings, name) is not None
+        }
+        return settings.model_copy(update=changes)
+
+    return limited(request).model_copy(update={"per_join_settings": [limited(s) for s in request.per_join_settings]})

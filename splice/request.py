@@ -1,0 +1,228 @@
+"""What a user asks for: parameters, their defaults and everything that can be checked without opening a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from splice.errors import RequestError
+from splice.models.protocol import ModelSettings
+from splice.types import JoinSettings
+
+STANDARD_RATES = tuple(
+    Fraction(rate).limit_denominator(1001)
+    for rate in ("12", "15", "16", "24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60", "120")
+)
+"""Frame rates in common use, frames per second."""
+
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+FrameSize = Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=2, max_length=2)]
+AspectRatio = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClipSource(_Model):
+    """One entry of ``clip_list``: where the clip is, and what to call it (default: the file's name)."""
+
+    url: Annotated[str, StringConstraints(min_length=1)]
+    name: str = ""
+
+    @property
+    def path(self) -> str:
+        return self.url.removeprefix("file://")
+
+    @property
+    def label(self) -> str:
+        return self.name or PurePath(self.path).name
+
+
+class PerJoinSettings(_Model):
+    """Overrides of one join; None: as the request says."""
+
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    seed: int | None = None
+    model: str | None = None
+    context_frame_count: Annotated[int, Field(ge=1)] | None = None
+    gap_frame_count: Annotated[int, Field(ge=1)] | None = None
+    blend_frames: Annotated[int, Field(ge=0)] | None = None
+    replace_mode: bool | None = None
+    num_inference_steps: Annotated[int, Field(ge=1)] | None = None
+    guidance_scale: float | None = None
+    additional_loras: dict[str, float] | None = None
+
+
+class JoinRequest(_Model):
+    """A whole request. The flow, its API and the command line take exactly these parameters."""
+
+    clip_list: Annotated[list[ClipSource], Field(min_length=2)]
+    run_id: RunId
+    context_frame_count: Annotated[int, Field(ge=1)] = 8
+    gap_frame_count: Annotated[int, Field(ge=1)] = 53
+    replace_mode: bool = False
+    blend_frames: Annotated[int, Field(ge=0)] = 3
+    prompt: str = "smooth transition"
+    negative_prompt: str = ""
+    model: Annotated[str, StringConstraints(min_length=1)] = "lightning_baseline_2_2_2"
+    seed: int | None = None
+    num_inference_steps: Annotated[int, Field(ge=1)] | None = None
+    guidance_scale: float | None = None
+    additional_loras: dict[str, float] = {}
+    generation_resolution: FrameSize | None = None
+    time_stride: Annotated[int, Field(ge=1)] = 1
+    vid2vid_strength: Annotated[float, Field(ge=0, le=1)] | None = None
+    enhance_prompt: bool = False
+    max_seam_score: float | None = None
+    quality_retries: Annotated[int, Field(ge=0)] = 0
+    gpu_deployment: str | None = None
+    max_seams_in_flight: Annotated[int, Field(ge=1)] = 32
+    aspect_ratio: AspectRatio | None = None
+    resolution: FrameSize | None = None
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    loop: bool = False
+    audio: Literal["bridge", "silence", "drop"] = "drop"
+    soundtrack: str | None = None
+    soundtrack_gain_db: float = 0
+    audio_codec: Literal["aac", "flac", "opus"] = "aac"
+    strategy: Literal["sequential", "parallel"] = "sequential"
+    output_base_dir: Annotated[str, StringConstraints(min_length=1)] = "./outputs/"
+    per_join_settings: list[PerJoinSettings] = []
+
+    @property
+    def join_count(self) -> int:
+        return len(self.clip_list) - (0 if self.loop else 1)
+
+    @property
+    def rate(self) -> Fraction | None:
+        """``fps`` exactly: the standard rate that it abbreviates (29.97 is 30000/1001), else as written."""
+        if self.fps is None:
+            return None
+        nearest = min(STANDARD_RATES, key=lambda rate: abs(float(rate) - self.fps))  # type: ignore[operator]
+        return nearest if abs(float(nearest) - self.fps) < 0.005 else Fraction(self.fps).limit_denominator(1001)
+
+    def settings(self, join: int) -> JoinSettings:
+        """What holds at join ``join``, 0 .. join_count - 1: the request's parameters under its override's."""
+        override = self.per_join_settings[join] if join < len(self.per_join_settings) else PerJoinSettings()
+
+        def value(name: str) -> Any:
+            own = getattr(override, name)
+            return getattr(self, name) if own is None else own
+
+        seed = value("seed")
+        return JoinSettings(
+            model=value("model"),
+            context_frame_count=value("context_frame_count"),
+            gap_frame_count=value("gap_frame_count"),
+            blend_frames=value("blend_frames"),
+            replace_mode=value("replace_mode"),
+            model_settings=ModelSettings(
+                prompt=value("prompt"),
+                negative_prompt=value("negative_prompt"),
+                seed=derive_seed(self.run_id, join) if seed is None else seed,
+                num_inference_steps=value("num_inference_steps"),
+                guidance_scale=value("guidance_scale"),
+                additional_loras=tuple(sorted(value("additional_loras").items())),
+            ),
+        )
+
+
+def derive_seed(run_id: str, join: int) -> int:
+    """The seed of a join whose request names none: 32 bits that depend on run and join alone."""
+    return int.from_bytes(hashlib.sha256(f"{run_id}/{join}".encode()).digest()[:4], "big")
+
+
+def parse_request(parameters: Mapping[str, Any]) -> JoinRequest:
+    """Parameters -> a request that is complete and consistent in itself; no file is opened.
+
+    Raises RequestError: a key that is unknown, a value of the wrong type or out of range, settings
+    that contradict each other, or a feature that this version does not have yet.
+    """
+    try:
+        request = JoinRequest.model_validate(dict(parameters))
+    except ValidationError as error:
+        raise RequestError("; ".join(_describe(problem) for problem in error.errors())) from error
+    if len(request.per_join_settings) > request.join_count:
+        raise RequestError(
+            f"per_join_settings: got {len(request.per_join_settings)} entries, but {len(request.clip_list)} clips "
+            f"make {request.join_count} joins; leave out the last {len(request.per_join_settings) - request.join_count}"
+        )
+    for join in range(request.join_count):
+        settings = request.settings(join)
+        if settings.blend_frames > settings.context_frame_count:
+            raise RequestError(
+                f"join {join}: blend_frames is {settings.blend_frames}, but the model sees only "
+                f"{settings.context_frame_count} context frames of each side; set blend_frames to at most "
+                f"{settings.context_frame_count} or raise context_frame_count"
+            )
+    _refuse_unavailable(request)
+    return request
+
+
+_HINTS = {
+    "run_id": "1 to 128 of the characters A-Z a-z 0-9 . _ -",
+    "aspect_ratio": "W:H, for example 16:9",
+    "resolution": "[width, height] in pixels, for example 1280x720 on the command line",
+    "clip_list": "at least 2 clips",
+}
+
+
+def _describe(problem: Any) -> str:
+    """One pydantic problem in this project's words: where, what, got, needed."""
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        owners: dict[str, type[BaseModel]] = {"per_join_settings": PerJoinSettings, "clip_list": ClipSource}
+        owner = owners.get(str(problem["loc"][0]), JoinRequest)
+        return f"{where}: unknown key; known are {', '.join(owner.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{where}: required, but not given"
+    hint = _HINTS.get(str(problem["loc"][0]))
+    needed = f"; needed: {hint}" if hint else ""
+    return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {_shorten(problem['input'])}{needed}"
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _refuse_unavailable(request: JoinRequest) -> None:
+    """Refuse what the schema promises for later versions, rather than ignore it."""
+    remedies = {
+        "audio": "leave it out: the result has no sound track",
+        "strategy": "use 'sequential'",
+        "output_base_dir": "give a folder on this machine",
+        "gpu_deployment": "leave it out: seams are generated in this process",
+    }
+    asked = {
+        "audio": request.audio != "drop",
+        "soundtrack": request.soundtrack is not None,
+        "soundtrack_gain_db": request.soundtrack_gain_db != 0,
+        "audio_codec": request.audio_codec != "aac",
+        "strategy": request.strategy != "sequential",
+        "output_base_dir": "://" in request.output_base_dir,
+        "gpu_deployment": request.gpu_deployment is not None,
+        "generation_resolution": request.generation_resolution is not None,
+        "time_stride": request.time_stride != 1,
+        "vid2vid_strength": request.vid2vid_strength is not None,
+        "enhance_prompt": request.enhance_prompt,
+        "max_seam_score": request.max_seam_score is not None,
+        "quality_retries": request.quality_retries != 0,
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            remedy = remedies.get(name, "leave it out")
+            raise RequestError(f"{name}={_shorten(getattr(request, name))} is not available yet; {remedy}")
+    for source in request.clip_list:
+        if "://" in source.path:
+            scheme = source.url.split("://")[0]
+            raise RequestError(
+                f"clip {source.label}: {scheme}:// is not available yet; download the clip and give its path"
+            )

@@ -1,0 +1,76 @@
+"""One seam: guide -> model -> checked, blended frames of the timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from splice.errors import GenerationError
+from splice.guide import read_guide
+from splice.media import mix_frames, read_frames, to_yuv
+from splice.models.protocol import Frame, Guide, TransitionModel
+from splice.types import Timeline, Transition
+
+if TYPE_CHECKING:
+    from splice.media import VideoFrame
+
+
+@dataclass(frozen=True)
+class GeneratedTransition:
+    """frames: the transition's ``frame_count`` frames in the timeline's format, one by one. notes: of the model."""
+
+    frames: Iterator[VideoFrame]
+    notes: Mapping[str, str | float]
+
+
+def generate_transition(timeline: Timeline, transition: Transition, model: TransitionModel) -> GeneratedTransition:
+    """Let ``model`` render a seam and lay its frames between the originals.
+
+    Raises GenerationError where the model breaks its promise of count, size or type; MediaError where a
+    clip can't be read.
+    """
+    guide = read_guide(timeline, transition)
+    rendering = model.render(guide, transition.settings.model_settings)
+    rendered = _checked(rendering.frames, guide, model)
+    if model.spec.renders_context:
+        # Of the rendered context only what is blended is of use: the originals are better.
+        skipped = len(guide.left) - len(transition.blend_left)
+        rendered = islice(rendered, skipped, skipped + transition.frame_count)
+    return GeneratedTransition(_blended(timeline, transition, rendered), rendering.notes)
+
+
+def _checked(frames: Iterator[Frame], guide: Guide, model: TransitionModel) -> Iterator[Frame]:
+    """The same frames, each of the guide's size and type, exactly as many as the model promised."""
+    needed = guide.window_frames if model.spec.renders_context else guide.gap_frames
+    wanted = (guide.left.shape[1:], guide.left.dtype)
+    count = 0
+    for frame in frames:
+        if (frame.shape, frame.dtype) != wanted:
+            raise GenerationError(
+                f"{model.spec.name} rendered frame {count} as {frame.dtype} {frame.shape}, "
+                f"needed is {wanted[1]} {wanted[0]}"
+            )
+        count += 1
+        if count <= needed:
+            yield frame
+    if count != needed:
+        raise GenerationError(f"{model.spec.name} rendered {count} frames, needed are {needed}")
+
+
+def _blended(timeline: Timeline, transition: Transition, rendered: Iterator[Frame]) -> Iterator[VideoFrame]:
+    """Mix the edges with their originals: alpha (j + 1) / (b + 1) towards the rendering, mirrored on the right.
+
+    Neither end reaches 100%, so that no frame is held twice.
+    """
+    left, right = transition.blend_left, transition.blend_right
+    yuv = (to_yuv(frame, timeline.format) for frame in rendered)
+    originals = read_frames(timeline.clips[transition.left.clip], timeline.format, left)
+    for j, (original, generated) in enumerate(zip(originals, yuv, strict=False)):
+        yield mix_frames(original, generated, Fraction(j + 1, len(left) + 1))
+    yield from islice(yuv, transition.gap_frame_count)
+    originals = read_frames(timeline.clips[transition.right.clip], timeline.format, right)
+    for j, (original, generated) in enumerate(zip(originals, yuv, strict=False)):
+        yield mix_frames(original, generated, Fraction(len(right) - j, len(right) + 1))

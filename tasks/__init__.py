@@ -1,0 +1,1 @@
+"""Thin Prefect tasks around the core: keys, records, progress."""
