@@ -156,7 +156,7 @@ def find_stale(timeline: Timeline, keys: dict[str, str]) -> set[str]:
     intact = {step: record is not None and record.is_intact() for step, record in records.items()}
     names = [f"join_{join.index}" for join in timeline.joins]
     first = next((k for k, name in enumerate(names) if not intact[name]), len(names))
-    needed = {unit_step(unit.name) for join in timeline.joins[first:] for unit in join.new_units}
+    needed = {unit.step for join in timeline.joins[first:] for unit in join.new_units}
     return set(names[first:]) | {step for step in needed if not intact[step]}
 
 

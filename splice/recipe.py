@@ -33,8 +33,8 @@ def step_digests(timeline: Timeline) -> dict[str, str]:
     previous = ""
     for join in timeline.joins:
         for unit in join.new_units:
-            digests[unit.name] = _unit_digest(timeline, unit)
-        units = [digests[unit.name] for unit in join.new_units]
+            digests[unit.step] = _unit_digest(timeline, unit)
+        units = [(unit.name, digests[unit.step]) for unit in join.new_units]
         previous = _digest({"join": join.index, "after": previous, "kept": str(join.kept), "units": units})
         digests[f"join_{join.index}"] = previous
     return digests
@@ -47,7 +47,7 @@ def _unit_digest(timeline: Timeline, unit: Unit) -> str:
         return _digest({"clip": clip, "frames": asdict(unit.frames), **common})
     transition = timeline.joins[unit.join].transition
     clips = [timeline.clips[side.clip].identity.sha256 for side in (transition.left, transition.right)]
-    return _digest({"clips": clips, "transition": asdict(transition), "frames": asdict(unit.frames), **common})
+    return _digest({"clips": clips, "transition": asdict(transition), **common})
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -203,6 +203,11 @@ class Segment:
         return f"clip_{self.clip}_{self.role}"
 
     @property
+    def step(self) -> str:
+        """The step of the run that makes it."""
+        return self.name
+
+    @property
     def frame_count(self) -> int:
         return len(self.frames)
 
@@ -218,6 +223,10 @@ class TransitionPiece:
     @property
     def name(self) -> str:
         return f"join_{self.join}_{self.role}"
+
+    @property
+    def step(self) -> str:
+        return f"join_{self.join}_transition"
 
     @property
     def frame_count(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from prefect.results import get_result_store
+from prefect.results import ResultStore, get_result_store
 from pydantic import BaseModel
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -17,7 +17,8 @@ def record_key(run_id: str, step: str, digest: str = "") -> str:
 
 def read_record(key: str, kind: type[Record]) -> Record | None:
     """The record under ``key``; None where there is none, or a killed process left half of one."""
-    store = get_result_store()
+    # A store of its own: the flow's is for its own result, and remembers what it has read.
+    store = ResultStore(result_storage=get_result_store().result_storage, cache_result_in_memory=False)
     if not store.exists(key):
         return None
     try:

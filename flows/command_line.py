@@ -1,0 +1,229 @@
+"""The command line of ``join-clips``: the flow's parameters as options, one process, no server needed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from prefect.logging.configuration import setup_logging
+from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.states import State
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from flows.join_clips import join_clips, plan
+from splice.errors import RequestError
+from splice.layout import RunFolder
+from splice.records import JoinResult
+from splice.request import JoinRequest, parse_request
+from splice.types import Timeline
+from tasks.progress import display
+
+EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_IN_PROGRESS, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _option(field: str, *names: str) -> Any:
+    """An option for a parameter of the request, which knows the default."""
+    default = JoinRequest.model_fields[field].default
+    shown = "" if default in (None, "") else f" Default: {default}."
+    return typer.Option(*names, help=f"{_HELP[field]}{shown}", show_default=False)
+
+
+_HELP = {
+    "context_frame_count": "Frames of each side that the model sees.",
+    "gap_frame_count": "Frames generated at each seam.",
+    "replace_mode": "Generated frames replace boundary frames instead of being inserted.",
+    "blend_frames": "Crossfade width on each edge of the generated span.",
+    "prompt": "What a diffusion model is told to make.",
+    "negative_prompt": "What it is told to avoid.",
+    "model": "The transition model; flow_morph and crossfade run on any CPU.",
+    "seed": "Seed of the models; left out: derived from the run and the join.",
+    "num_inference_steps": "Overrides the model preset.",
+    "guidance_scale": "Overrides the model preset.",
+    "additional_loras": "Overrides the model preset: NAME=WEIGHT, may be repeated.",
+    "generation_resolution": "What the model works at, WxH. Not available yet.",
+    "time_stride": "Model every n-th frame. Not available yet.",
+    "vid2vid_strength": "Start from the frames being replaced. Not available yet.",
+    "enhance_prompt": "Let a model write each join's prompt. Not available yet.",
+    "max_seam_score": "Try a seam that is worse again. Not available yet.",
+    "quality_retries": "How often. Not available yet.",
+    "gpu_deployment": "Where seams are generated. Not available yet.",
+    "max_seams_in_flight": "Seams on a pool at once.",
+    "aspect_ratio": "W:H; standardises by centre crop.",
+    "resolution": "WxH of the result; left out: the first clip's.",
+    "fps": "Frame rate of the result, 25 or 29.97 or 30000/1001; left out: the first clip's.",
+    "loop": "A last join leads from the last clip back to the first.",
+    "audio": "What the sound does across a seam. Only 'drop' is available yet.",
+    "soundtrack": "Music laid under the result. Not available yet.",
+    "soundtrack_gain_db": "Its gain. Not available yet.",
+    "audio_codec": "Codec of the result's sound. Not available yet.",
+    "strategy": "Only 'sequential' is available yet.",
+    "output_base_dir": "The result goes to join_clips_run_{run_id} in this folder.",
+    "run_id": "Identity of the run: the same id is the same work, never done twice. Left out: a new one.",
+    "per_join_settings": "JSON file with a list of settings; entry k overrides settings of join k.",
+}
+
+
+@app.command()
+def main(
+    clips: Annotated[list[str], typer.Argument(help="The video files to join, in order; at least 2.", show_default=False)],
+    context_frame_count: Annotated[int | None, _option("context_frame_count", "--context-frames")] = None,
+    gap_frame_count: Annotated[int | None, _option("gap_frame_count", "--gap-frames")] = None,
+    replace_mode: Annotated[bool | None, _option("replace_mode", "--replace-mode/--insert-mode")] = None,
+    blend_frames: Annotated[int | None, _option("blend_frames", "--blend-frames")] = None,
+    prompt: Annotated[str | None, _option("prompt", "--prompt")] = None,
+    negative_prompt: Annotated[str | None, _option("negative_prompt", "--negative-prompt")] = None,
+    model: Annotated[str | None, _option("model", "--model")] = None,
+    seed: Annotated[int | None, _option("seed", "--seed")] = None,
+    num_inference_steps: Annotated[int | None, _option("num_inference_steps", "--num-inference-steps")] = None,
+    guidance_scale: Annotated[float | None, _option("guidance_scale", "--guidance-scale")] = None,
+    additional_loras: Annotated[list[str] | None, _option("additional_loras", "--lora")] = None,
+    generation_resolution: Annotated[str | None, _option("generation_resolution", "--generation-resolution")] = None,
+    time_stride: Annotated[int | None, _option("time_stride", "--time-stride")] = None,
+    vid2vid_strength: Annotated[float | None, _option("vid2vid_strength", "--vid2vid-strength")] = None,
+    enhance_prompt: Annotated[bool | None, _option("enhance_prompt", "--enhance-prompt")] = None,
+    max_seam_score: Annotated[float | None, _option("max_seam_score", "--max-seam-score")] = None,
+    quality_retries: Annotated[int | None, _option("quality_retries", "--quality-retries")] = None,
+    gpu_deployment: Annotated[str | None, _option("gpu_deployment", "--gpu-deployment")] = None,
+    max_seams_in_flight: Annotated[int | None, _option("max_seams_in_flight", "--max-seams-in-flight")] = None,
+    aspect_ratio: Annotated[str | None, _option("aspect_ratio", "--aspect-ratio")] = None,
+    resolution: Annotated[str | None, _option("resolution", "--resolution")] = None,
+    fps: Annotated[str | None, _option("fps", "--fps")] = None,
+    loop: Annotated[bool | None, _option("loop", "--loop")] = None,
+    audio: Annotated[str | None, _option("audio", "--audio")] = None,
+    soundtrack: Annotated[str | None, _option("soundtrack", "--soundtrack")] = None,
+    soundtrack_gain_db: Annotated[float | None, _option("soundtrack_gain_db", "--soundtrack-gain-db")] = None,
+    audio_codec: Annotated[str | None, _option("audio_codec", "--audio-codec")] = None,
+    strategy: Annotated[str | None, _option("strategy", "--strategy")] = None,
+    output_base_dir: Annotated[str | None, _option("output_base_dir", "--output-base-dir")] = None,
+    run_id: Annotated[str | None, _option("run_id", "--run-id")] = None,
+    per_join_settings: Annotated[str | None, _option("per_join_settings", "--per-join-settings")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of its path.")] = False,
+) -> None:
+    """Join video clips into one, with a generated transition at every seam.
+
+    Prints the path of the video. Exit status: 0 done, 1 failed, 2 bad request, 3 the run is in progress elsewhere.
+    """
+    options = dict(locals())
+    try:
+        parameters = _parameters(options)
+        request = parse_request(parameters)
+        timeline = plan(request)
+    except RequestError as error:
+        _stop(str(error), EXIT_BAD_REQUEST)
+    _say_what_is_left_out(timeline)
+    _finish(_run(parameters, timeline), request, as_json)
+
+
+def _parameters(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as typed -> the flow's parameters; what was not given is left to the flow."""
+    given = {name: value for name, value in options.items() if name in JoinRequest.model_fields and value is not None}
+    for name in ("resolution", "generation_resolution"):
+        if name in given:
+            given[name] = _size(given[name])
+    if "fps" in given:
+        given["fps"] = _rate(given["fps"])
+    if "per_join_settings" in given:
+        given["per_join_settings"] = _read_settings(given["per_join_settings"])
+    if "additional_loras" in given:
+        given["additional_loras"] = dict(lora.rpartition("=")[::2] for lora in given["additional_loras"])
+    run_id = given.get("run_id") or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return {**given, "run_id": run_id, "clip_list": [{"url": clip} for clip in options["clips"]]}
+
+
+def _size(text: str) -> list[int]:
+    width, by, height = text.partition("x")
+    if not (by and width.isdecimal() and height.isdecimal()):
+        raise RequestError(f"got {text!r} as a size; needed: width and height in pixels, for example 1280x720")
+    return [int(width), int(height)]
+
+
+def _rate(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise RequestError(f"fps: got {text!r}; needed: frames per second, for example 25 or 30000/1001") from error
+
+
+def _read_settings(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise RequestError(f"per_join_settings: {path}: {error.strerror}; give a JSON file") from error
+    except ValueError as error:
+        raise RequestError(f"per_join_settings: {path} is no JSON: {error}; needed: a list of settings") from error
+
+
+def _say_what_is_left_out(timeline: Timeline) -> None:
+    with_sound = [clip.name for clip in timeline.clips if clip.sound]
+    if with_sound:
+        console.print(f"note: the result is silent; the sound of {', '.join(with_sound)} is left out")
+
+
+def _run(parameters: dict[str, Any], timeline: Timeline) -> State[Any]:
+    _keep_prefect_off_the_terminal()
+    with _progress_bars(timeline):
+        try:
+            state: State[Any] = join_clips(**parameters, return_state=True)
+        except KeyboardInterrupt:
+            console.print(f"interrupted; the same command with --run-id {parameters['run_id']} goes on where it stopped")
+            sys.stderr.flush()
+            # Threads in the middle of an encode would hold the exit up; everything finished is on record.
+            os._exit(EXIT_INTERRUPTED)
+    return state
+
+
+def _keep_prefect_off_the_terminal() -> None:
+    """Prefect's log goes to its API, where its UI shows it; the terminal is for what the user asked for."""
+    # Read by Prefect's temporary server, which would report at once that it can't reach its maker.
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    setup_logging()
+    loggers = [logging.getLogger(name) for name in ("", *logging.root.manager.loggerDict)]
+    for handler in (handler for logger in loggers for handler in logger.handlers):
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.addFilter(lambda record: False)
+
+
+@contextmanager
+def _progress_bars(timeline: Timeline) -> Iterator[None]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if not console.is_terminal:
+        yield
+        return
+    with Progress(*columns, console=console, transient=True) as progress:
+        token = display.set(progress)
+        try:
+            yield
+        finally:
+            display.reset(token)
+
+
+def _finish(state: State[Any], request: JoinRequest, as_json: bool) -> None:
+    if state.name == "AlreadyInProgress":
+        _stop(str(state.message), EXIT_IN_PROGRESS)
+    if not state.is_completed():
+        _stop(f"{state.message} (run_id {request.run_id})", EXIT_FAILED)
+    result = state.result()
+    assert isinstance(result, JoinResult)
+    folder = RunFolder.of(request.output_base_dir, request.run_id)
+    for index, joined in enumerate(result.joins):
+        console.print(f"join_{index}: {joined.frames} frames; seam: {folder.join(index) / 'contact_sheet.jpg'}")
+    print(result.model_dump_json() if as_json else result.output.path)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    console.print(f"error: {message}" if status != EXIT_IN_PROGRESS else message)
+    raise typer.Exit(status)
