@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,11 +36,9 @@ def generate_transition(timeline: Timeline, transition: Transition, model: Trans
     guide = read_guide(timeline, transition)
     rendering = model.render(guide, transition.settings.model_settings)
     rendered = _checked(rendering.frames, guide, model)
-    if model.spec.renders_context:
-        # Of the rendered context only what is blended is of use: the originals are better.
-        skipped = len(guide.left) - len(transition.blend_left)
-        rendered = islice(rendered, skipped, skipped + transition.frame_count)
-    return GeneratedTransition(_blended(timeline, transition, rendered), rendering.notes)
+    # Of the rendered context only what is blended is of use: the originals are better.
+    skipped = len(guide.left) - len(transition.blend_left) if model.spec.renders_context else 0
+    return GeneratedTransition(_blended(timeline, transition, islice(rendered, skipped, None)), rendering.notes)
 
 
 def _checked(frames: Iterator[Frame], guide: Guide, model: TransitionModel) -> Iterator[Frame]:
@@ -74,3 +73,5 @@ def _blended(timeline: Timeline, transition: Transition, rendered: Iterator[Fram
     originals = read_frames(timeline.clips[transition.right.clip], timeline.format, right)
     for j, (original, generated) in enumerate(zip(originals, yuv, strict=False)):
         yield mix_frames(original, generated, Fraction(len(right) - j, len(right) + 1))
+    # Drawn to its end, so that a model that gives too many or too few is found out.
+    deque(rendered, maxlen=0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from splice.errors import MediaError
 
@@ -22,14 +22,10 @@ def atomic_output(path: Path) -> Iterator[Path]:
     Raises MediaError where the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = path.with_name(f"{PARTIAL_PREFIX}{uuid4().hex}{path.suffix}")
     try:
         yield partial
         _flush_to_disk(partial)
-        # mkstemp keeps everyone else out; the finished file gets what the umask allows.
-        partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -45,9 +41,3 @@ def atomic_output(path: Path) -> Iterator[Path]:
 def _flush_to_disk(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

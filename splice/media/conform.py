@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 
+from splice.errors import MediaError
 from splice.format import conform_reasons
 from splice.media.color import filter_graph
 from splice.types import Clip, ColorTags, VideoFormat
@@ -26,6 +27,7 @@ class Conformer:
     """Conforms one clip's pictures, one by one; those that fit come back as they are."""
 
     def __init__(self, clip: Clip, video_format: VideoFormat) -> None:
+        self._clip = clip
         self._pixel_format = video_format.pixel_format
         # Only what one picture tells: the rate is the reader's business, and fields are woven before.
         spatial = [r for r in conform_reasons(clip, video_format) if not r.startswith("rate") and r != "interlaced"]
@@ -36,9 +38,18 @@ class Conformer:
         if not self._steps:
             return _without_range_in_name(frame, self._pixel_format)
         if self._graph is None:
-            self._graph = filter_graph(frame, self._steps)
+            self._graph = self._build_graph(frame)
         self._graph.push(frame)
         return _without_range_in_name(self._graph.vpull(), self._pixel_format)
+
+    def _build_graph(self, frame: av.VideoFrame) -> Any:
+        try:
+            return filter_graph(frame, self._steps)
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"{self._clip.label}: its pictures ({frame.format.name}, {self._clip.color}) can't be converted to "
+                f"{self._pixel_format} ({error.strerror}); convert the clip first"
+            ) from error
 
 
 def deinterlaced(pictures: Iterator[tuple[Fraction, av.VideoFrame]]) -> Iterator[tuple[Fraction, av.VideoFrame]]:
@@ -70,12 +81,9 @@ def _steps(clip: Clip, video_format: VideoFormat) -> list[tuple[str, str]]:
     if turn in (90, 270):
         width, height, aspect = height, width, 1 / aspect
     size = _covering_size(width, height, aspect / video_format.sample_aspect_ratio, video_format)
-    known_range = _range_name(clip.color)
-    is_rgb = clip.color.matrix == "gbr"
-    color = f"out_color_matrix={video_format.color.matrix}:out_range=tv" if is_rgb else f"out_range={known_range}"
     return [
         *_TURNS.get(turn, []),
-        ("scale", f"w={size[0]}:h={size[1]}:flags={SCALE_FLAGS}:in_range={known_range}:{color}"),
+        ("scale", f"w={size[0]}:h={size[1]}:flags={SCALE_FLAGS}:{_scale_colors(clip.color, video_format)}"),
         ("crop", f"w={video_format.width}:h={video_format.height}"),
         ("format", video_format.pixel_format),
         *_color_steps(clip.color, video_format),
@@ -91,14 +99,25 @@ def _covering_size(width: int, height: int, stretch: Fraction, video_format: Vid
     return math.ceil(shown_width * factor), math.ceil(height * factor)
 
 
+def _scale_colors(color: ColorTags, video_format: VideoFormat) -> str:
+    """Keeps matrix and range, which the filter would convert to what it takes for the default; RGB becomes YUV."""
+    kept, source = _as_yuv(color, video_format), _range_name(color)
+    came_in = "" if color.matrix == "gbr" else f"in_color_matrix={color.matrix}:"
+    return f"{came_in}out_color_matrix={kept.matrix}:in_range={source}:out_range={_range_name(kept)}"
+
+
 def _color_steps(color: ColorTags, video_format: VideoFormat) -> list[tuple[str, str]]:
     source, target = _as_yuv(color, video_format), video_format.color
-    if _names(source) == _names(target):
+    here, there = _names(source), _names(target)
+    if here == there:
         return []
+    if here[:3] == there[:3]:
+        # The filter knows no HDR curves; where only the range differs, any curve will do.
+        here, there = ("bt709", "bt709", "bt709", here[3]), ("bt709", "bt709", "bt709", there[3])
     arguments = ":".join(
         f"{prefix}{key}={value}"
-        for prefix, tags in (("i", source), ("", target))
-        for key, value in zip(("space", "primaries", "trc", "range"), _names(tags), strict=True)
+        for prefix, names in (("i", here), ("", there))
+        for key, value in zip(("space", "primaries", "trc", "range"), names, strict=True)
     )
     return [("colorspace", f"{arguments}:format={video_format.pixel_format.removesuffix('le')}")]
 

@@ -38,11 +38,13 @@ def join_parts(parts: Sequence[Part], path: Path, rate: Fraction) -> None:
     delay = max(_reorder_delay(part.path, rate) for part in parts)
     with atomic_output(path) as partial:
         with (
-            av.open(str(parts[0].path)) as template,
+            _open(parts[0].path) as template,
             av.open(str(partial), "w", options=mux_options(rate, faststart=True)) as output,
         ):
             stream = output.add_stream_from_template(template.streams.video[0])
             stream.time_base = Fraction(1, scale)
+            # By default hevc is tagged hev1, which Apple's players refuse.
+            stream.codec_context.codec_tag = template.streams.video[0].codec_context.codec_tag
             _require_same_headers(parts)
             for decode_number, (frame_number, packet) in enumerate(_packets(parts, rate)):
                 packet.stream = stream
@@ -57,7 +59,7 @@ def join_parts(parts: Sequence[Part], path: Path, rate: Fraction) -> None:
 
 def count_frames(path: Path) -> int:
     """Frames of one of our own files, by packet."""
-    with av.open(str(path)) as container:
+    with _open(path) as container:
         return sum(1 for _ in _filled(container))
 
 
@@ -66,9 +68,11 @@ def _packets(parts: Sequence[Part], rate: Fraction) -> Iterator[tuple[int, Packe
     offset = 0
     for part in parts:
         expected = set(range(part.frames.start, part.frames.stop))
-        with av.open(str(part.path)) as container:
+        with _open(part.path) as container:
             for packet in islice(_filled(container), part.frames.start, part.frames.stop):
                 number = round((packet.pts or 0) * packet.time_base * rate)
+                if len(expected) == len(part.frames) and not packet.is_keyframe:
+                    raise MediaError(f"{part.path}: frame {number} is no keyframe, so that no part can begin there")
                 if number not in expected:
                     raise MediaError(f"{part.path}: frame {number} came where {part.frames} was due")
                 expected.discard(number)
@@ -78,6 +82,16 @@ def _packets(parts: Sequence[Part], rate: Fraction) -> Iterator[tuple[int, Packe
         offset += len(part.frames)
 
 
+def _open(path: Path) -> InputContainer:
+    try:
+        return av.open(str(path))
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"{path}: one of our own files can't be read ({error.strerror}); delete it and run the same command with "
+            f"the same run_id: it is made again"
+        ) from error
+
+
 def _filled(container: InputContainer) -> Iterator[Packet[VideoStream]]:
     """Packets that hold data: a demuxer ends with an empty one."""
     return (packet for packet in container.demux(video=0) if packet.size)
@@ -85,17 +99,17 @@ def _filled(container: InputContainer) -> Iterator[Packet[VideoStream]]:
 
 def _reorder_delay(path: Path, rate: Fraction) -> int:
     """By how many frames decoding runs ahead of showing in one of our own files."""
-    with av.open(str(path)) as container:
-        first = next(_filled(container))
-        if first.dts is None:
-            raise MediaError(f"{path}: its first packet has no decoding time")
+    with _open(path) as container:
+        first = next(_filled(container), None)
+        if first is None or first.dts is None:
+            raise MediaError(f"{path}: its first packet is missing or has no decoding time")
         return max(0, round(-first.dts * first.time_base * rate))
 
 
 def _require_same_headers(parts: Sequence[Part]) -> None:
     headers = {}
     for part in parts:
-        with av.open(str(part.path)) as container:
+        with _open(part.path) as container:
             headers[container.streams.video[0].codec_context.extradata] = part.path
     if len(headers) > 1:
         raise MediaError(f"{' and '.join(map(str, headers.values()))} were encoded with different settings")

@@ -149,7 +149,16 @@ def _count_packets(container: InputContainer, stream: VideoStream, path: str) ->
     ordered = sorted(packets)
     if packets and (not packets[0][2] or packets[0] != ordered[0] or len({p[0] for p in packets}) < len(packets)):
         return None
-    return [p[0] for p in ordered], ordered[-1][1] if ordered else 0
+    return [p[0] for p in ordered], _last_duration(container, ordered) if ordered else 0
+
+
+def _last_duration(container: InputContainer, ordered: Sequence[tuple[int, int, bool]]) -> int:
+    """Ticks that the frame shown last is shown for.
+
+    The durations in an mp4 are steps of decoding time; only their sum is also the time that all frames are shown.
+    """
+    remaining = sum(duration for _, duration, _ in ordered) - (ordered[-1][0] - ordered[0][0])
+    return remaining if "mp4" in container.format.name and remaining > 0 else ordered[-1][1]
 
 
 def _refuse_early_end(container: InputContainer, path: str, end_seconds: Fraction) -> None:

@@ -114,23 +114,27 @@ def _from_keyframe(clip: Clip, target: int) -> Iterator[Timed]:
     with open_video(clip.path) as container:
         stream = video_stream(container, clip.path)
         container.seek(clip.first_pts + int(target / (clip.rate * clip.time_base)), stream=stream)
-        number = -1
+        number: int | None = None
         for picture in _decoded(container.decode(stream), clip):
             found = _number_of(clip, picture.pts)
-            if number < 0 and found > target:
+            # What is shown before the keyframe may refer to pictures that the seek has skipped.
+            if number is None and not picture.key_frame:
+                continue
+            if number is None and found > target:
                 break
+            if number is not None and found != number + 1:
+                raise MediaError(f"{clip.label}: frame {found} follows frame {number}; it is damaged: export it again")
             number = found
             if number >= target:
                 yield number / clip.rate, picture
-        else:
-            if number != clip.frame_count - 1:
-                raise MediaError(
-                    f"{clip.label}: decoding ended after frame {number}, but the last is {clip.frame_count - 1}; "
-                    f"the file is damaged: export it again"
-                )
-            return
-    # The container's index led past the target.
-    yield from _from_start(clip)
+    if number is None:
+        # The container's index led past the target, or to where no picture is whole.
+        yield from _from_start(clip)
+    elif number != clip.frame_count - 1:
+        raise MediaError(
+            f"{clip.label}: decoding ended after frame {number}, but the last is {clip.frame_count - 1}; "
+            f"the file is damaged: export it again"
+        )
 
 
 def _decoded(pictures: Iterator[av.VideoFrame], clip: Clip) -> Iterator[av.VideoFrame]:

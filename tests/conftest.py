@@ -1,0 +1,87 @@
+"""What several test files share: a real Prefect server, and clips that carry their frame numbers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+from tests.footage import make_clip
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    api_url: str
+    storage: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a process that should use this server and keep its records where it does."""
+        settings = {"PREFECT_API_URL": self.api_url, "PREFECT_LOCAL_STORAGE_PATH": str(self.storage)}
+        return {**os.environ, **settings}
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server of its own, in a process, on a fresh home; this process talks to it as well."""
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    with (home / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        server = PrefectServer(f"http://127.0.0.1:{port}/api", home / "storage")
+        _wait_until_healthy(server.api_url, process, home / "server.log")
+        with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_LOCAL_STORAGE_PATH: server.storage}):
+            yield server
+            # What this process has to tell the server must arrive while the server lives.
+            APILogWorker.drain_all(timeout=10)
+            EventsWorker.drain_all(timeout=10)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait_until_healthy(api_url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{api_url}/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"the Prefect server did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def numbered_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four clips of 30, 26, 28 and 24 frames; clip i carries i and the frame number in its pixels."""
+    folder = tmp_path_factory.mktemp("clips")
+    return [
+        make_clip(folder / f"clip_{i}.mp4", clip_id=i, frame_count=frames) for i, frames in enumerate((30, 26, 28, 24))
+    ]
