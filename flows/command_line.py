@@ -188,8 +188,9 @@ def _run(parameters: dict[str, Any], timeline: Timeline) -> State[Any]:
 
 def _keep_prefect_off_the_terminal() -> None:
     """Prefect's log goes to its API, where its UI shows it; the terminal is for what the user asked for."""
-    # Read by Prefect's temporary server, which would report at once that it can't reach its maker.
+    # Else Prefect's temporary server speaks up about reporting to its maker, and about not reaching it.
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     setup_logging()
     loggers = [logging.getLogger(name) for name in ("", *logging.root.manager.loggerDict)]
     for handler in (handler for logger in loggers for handler in logger.handlers):
@@ -204,6 +205,7 @@ def _progress_bars(timeline: Timeline) -> Iterator[None]:
         yield
         return
     with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(f"{timeline.frame_count} frames", total=None)
         token = display.set(progress)
         try:
             yield
