@@ -7,13 +7,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from fractions import Fraction
 from pathlib import Path
 
-from bench.footage import find_footage
+from bench.footage import Video
 from splice.format import choose_format
 from splice.media import Part, encode_frames, join_parts, probe_clip, read_frames
 from splice.request import parse_request
 from splice.types import FrameRange
+
+TITLE_CARD = Video("gradio", "a.mp4", Fraction(30))
+"""1080p, 209 frames."""
 
 MINUTES = (1, 10)
 
@@ -30,7 +34,7 @@ def main() -> None:
 
 def make_clip(folder: Path, minutes: int) -> tuple[Path, int]:
     """A real 1080p shot, over and over until it lasts that long; and its length in frames."""
-    source = str(find_footage("a.mp4"))
+    source = str(TITLE_CARD.path())
     shot = probe_clip(0, "a", source)
     request = parse_request({"clip_list": [{"url": source}] * 2, "run_id": "bench", "model": "crossfade"})
     video_format = choose_format(request, [shot])

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from prefect.client.schemas.objects import State
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.states import State
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-from flows.join_clips import join_clips, plan
 from splice.errors import RequestError
 from splice.layout import RunFolder
 from splice.records import JoinResult
@@ -29,10 +27,12 @@ from splice.request import JoinRequest, parse_request
 from splice.types import Timeline
 from tasks.progress import display
 
+from flows.join_clips import join_clips, plan
+
 EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_IN_PROGRESS, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app: typer.Typer = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def _option(field: str, *names: str) -> Any:
@@ -79,7 +79,7 @@ _HELP = {
 
 @app.command()
 def main(
-    clips: Annotated[list[str], typer.Argument(help="The video files to join, in order; at least 2.", show_default=False)],
+    clips: Annotated[list[str], typer.Argument(help="The videos to join, in order; at least 2.", show_default=False)],
     context_frame_count: Annotated[int | None, _option("context_frame_count", "--context-frames")] = None,
     gap_frame_count: Annotated[int | None, _option("gap_frame_count", "--gap-frames")] = None,
     replace_mode: Annotated[bool | None, _option("replace_mode", "--replace-mode/--insert-mode")] = None,
@@ -179,7 +179,7 @@ def _run(parameters: dict[str, Any], timeline: Timeline) -> State[Any]:
         try:
             state: State[Any] = join_clips(**parameters, return_state=True)
         except KeyboardInterrupt:
-            console.print(f"interrupted; the same command with --run-id {parameters['run_id']} goes on where it stopped")
+            console.print(f"interrupted; the same command with --run-id {parameters['run_id']} goes on here")
             sys.stderr.flush()
             # Threads in the middle of an encode would hold the exit up; everything finished is on record.
             os._exit(EXIT_INTERRUPTED)

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
-from prefect import flow, get_run_logger
+from prefect import Task, flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
-
 from splice.layout import RunFolder
 from splice.media import probe_clip
 from splice.models import spec_of
@@ -27,12 +29,13 @@ from tasks.records import read_record, record_key
 from tasks.steps import generate_transition, join_clips_child, prepare_clip, publish_result, record_request
 
 Futures = dict[str, PrefectFuture[Any]]
+Submit = Callable[..., PrefectFuture[Any]]
 
 
 @flow(
     name="join-clips",
     flow_run_name="join-clips {run_id}",
-    task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1),
+    task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1),  # type: ignore[arg-type] # Prefect's own stubs
 )
 def join_clips(
     clip_list: list[ClipSource],
@@ -113,9 +116,9 @@ def plan(request: JoinRequest) -> Timeline:
 def work(timeline: Timeline, run_id: str, folder: RunFolder) -> State[Any]:
     """Do every step that is not done yet, and say how the run ends."""
     keys = {step: record_key(run_id, step, digest) for step, digest in step_digests(timeline).items()}
-    stale = find_stale(timeline, keys)
-    made = submit_units(timeline, keys, stale, folder)
-    joins = submit_joins(timeline, keys, stale, made, folder)
+    submit = partial(submit_step, keys, find_stale(timeline, keys))
+    made = submit_units(timeline, submit, folder)
+    joins = submit_joins(timeline, submit, made, folder)
     wait([*made.values(), *joins.values()])
     if reason := first_failure(timeline, made, joins):
         return Failed(message=reason)
@@ -160,29 +163,25 @@ def find_stale(timeline: Timeline, keys: dict[str, str]) -> set[str]:
     return set(names[first:]) | {step for step in needed if not intact[step]}
 
 
-def submit_units(timeline: Timeline, keys: dict[str, str], stale: set[str], folder: RunFolder) -> Futures:
+def submit_units(timeline: Timeline, submit: Submit, folder: RunFolder) -> Futures:
     """Every clip and every transition: they depend on no join, and may all run at once."""
     futures: Futures = {}
     for join in timeline.joins:
         for segment in join.segments:
-            task = prepare_clip.with_options(name=segment.name, refresh_cache=segment.name in stale)
-            futures[segment.name] = task.submit(keys[segment.name], quote(timeline), segment, folder)
+            futures[segment.name] = submit(prepare_clip, segment.name, quote(timeline), segment, folder)
         name = f"join_{join.index}_transition"
-        task = generate_transition.with_options(name=name, refresh_cache=name in stale)
-        futures[name] = task.submit(keys[name], quote(timeline), join.index, folder)
+        futures[name] = submit(generate_transition, name, quote(timeline), join.index, folder)
     return futures
 
 
-def submit_joins(
-    timeline: Timeline, keys: dict[str, str], stale: set[str], made: Futures, folder: RunFolder
-) -> Futures:
+def submit_joins(timeline: Timeline, submit: Submit, made: Futures, folder: RunFolder) -> Futures:
     """The chain: join_k waits for join_{k-1}, for transition k and for the next clip."""
     futures: Futures = {}
     for join in timeline.joins:
         name = f"join_{join.index}"
-        task = join_clips_child.with_options(name=name, refresh_cache=name in stale)
-        futures[name] = task.submit(
-            keys[name],
+        futures[name] = submit(
+            join_clips_child,
+            name,
             quote(timeline),
             folder,
             join_index=join.index,
@@ -194,6 +193,15 @@ def submit_joins(
             segments=[made[segment.name] for segment in join.segments],
         )
     return futures
+
+
+def submit_step(
+    keys: dict[str, str], stale: set[str], step: Task[..., Any], name: str, *arguments: Any, **more: Any
+) -> PrefectFuture[Any]:
+    """Submit a step under its name and key; the record of a stale one is not believed."""
+    chosen = step.with_options(name=name, refresh_cache=name in stale)
+    future: PrefectFuture[Any] = chosen.submit(keys[name], *arguments, **more)
+    return future
 
 
 def first_failure(timeline: Timeline, made: Futures, joins: Futures) -> str | None:

@@ -27,11 +27,11 @@ def choose_format(request: JoinRequest, clips: Sequence[Clip]) -> VideoFormat:
     _refuse_mixed_range(clips)
     rotation = first.rotation if all(clip.rotation == first.rotation for clip in clips) else 0
     standardised = request.aspect_ratio is not None or request.resolution is not None
-    shares_aspect = all(clip.sample_aspect_ratio == first.sample_aspect_ratio for clip in clips)
-    aspect = first.sample_aspect_ratio if shares_aspect and not standardised else Fraction(1)
+    shares_aspect = all(_upright_aspect(clip) == _upright_aspect(first) for clip in clips)
+    aspect = _upright_aspect(first) if shares_aspect and not standardised else Fraction(1)
     width, height = _target_size(request, first, aspect)
     if rotation in (90, 270):
-        width, height = height, width
+        width, height, aspect = height, width, 1 / aspect
     return VideoFormat(
         codec=_output_codec(first),
         width=_even(width),
@@ -76,7 +76,7 @@ def shown_size(clip: Clip) -> tuple[Fraction, Fraction]:
 
 
 def _target_size(request: JoinRequest, first: Clip, aspect: Fraction) -> tuple[int, int]:
-    """Upright width and height, in pixels of aspect ``aspect`` where that is not square."""
+    """Upright width and height, in pixels of aspect ``aspect``, upright too, where that is not square."""
     if request.resolution is not None:
         width, height = request.resolution
         _check_aspect(request.aspect_ratio, width, height)
@@ -88,6 +88,11 @@ def _target_size(request: JoinRequest, first: Clip, aspect: Fraction) -> tuple[i
         return round(shown_width), round(shown_height)
     ratio = Fraction(request.aspect_ratio.replace(":", "/"))
     return round(min(shown_width, shown_height * ratio)), round(min(shown_height, shown_width / ratio))
+
+
+def _upright_aspect(clip: Clip) -> Fraction:
+    """Width over height of one pixel as shown: a quarter turn lays it on its side."""
+    return 1 / clip.sample_aspect_ratio if clip.rotation in (90, 270) else clip.sample_aspect_ratio
 
 
 def _check_aspect(aspect_ratio: str | None, width: int, height: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from splice.errors import RequestError
@@ -121,14 +121,21 @@ def _window(
     wanted, gap = settings.context_frame_count, settings.gap_frame_count
     if spec.window is None:
         return min(wanted, left_has), min(wanted, right_has), ()
+    multiple, limit = spec.window.multiple, spec.window.max_frames
     for context in range(wanted, max(1, blend) - 1, -1):
         left, right = window_context(context, gap, right_has, spec.window)
-        if left + gap + right <= spec.window.max_frames and right >= blend:
-            shrunk = f"context shrunk from {wanted} to {context} frames to fit a window of {spec.window.max_frames}"
+        if left + gap + right <= limit and right >= blend and _keeps_whole_latents(left, gap, right, multiple):
+            shrunk = f"context shrunk from {wanted} to {context} frames to fit a window of {limit}"
             return left, right, (shrunk,) if context < wanted else ()
+    left, right = window_context(max(1, blend), gap, right_has, spec.window)
+    if right < blend:
+        raise RequestError(
+            f"join {join}: the right clip is too short: it has {right_has} frames beyond the gap, of which "
+            f"{spec.name} sees {right} (whole groups of {multiple}), but {blend} are needed to blend"
+        )
     raise RequestError(
-        f"join {join}: a gap of {gap} frames with {blend} blended on each side does not fit the window of "
-        f"{spec.window.max_frames} frames that {spec.name} can see at once"
+        f"join {join}: a gap of {gap} frames with {blend} blended on each side needs a window of "
+        f"{left + gap + right} frames, but {spec.name} has one of {limit} frames at most"
     )
 
 
@@ -145,6 +152,18 @@ def window_context(context: int, gap: int, right_has: int, rule: WindowRule) -> 
         right = max(right_has // multiple, 1) * multiple
     left = max(context, 2)
     return left + (1 - left - gap - right) % multiple, right
+
+
+def _keeps_whole_latents(left: int, gap: int, right: int, multiple: int) -> bool:
+    """Whether every latent that holds a gap frame is marked to be generated.
+
+    The pipeline takes one frame of the mask for each latent (nearest-exact), wherever that lies: a gap
+    of a single frame may be missed.
+    """
+    window = left + gap + right
+    latents = window // multiple + 1
+    holding = (n for n in range(latents) if multiple * n >= left and multiple * (n - 1) + 1 < left + gap)
+    return all(left <= (2 * n + 1) * window // (2 * latents) < left + gap for n in holding)
 
 
 def _cut(
@@ -219,21 +238,20 @@ def _with_remedy(
             return False
         return True
 
-    def largest(name: str, lowest: int, **others: Any) -> dict[str, Any] | None:
+    def largest(name: str, lowest: int, others: Mapping[str, Any]) -> dict[str, Any] | None:
         values = range(lowest, max(getattr(request.settings(j), name) for j in range(request.join_count)) + 1)
-        count = bisect.bisect_left(values, True, key=lambda value: not works(**{name: value}, **others))
-        return {name: values[count - 1], **others} if count else None
+        count = bisect.bisect_left(values, True, key=lambda value: not works(**{**others, name: value}))
+        limit = {name: values[count - 1]} if count < len(values) else {}
+        return {**others, **limit} if count else None
 
-    insert = {"replace_mode": False}
-    attempts: tuple[tuple[str, int, dict[str, Any]], ...] = (
-        ("gap_frame_count", 1, {}),
-        ("blend_frames", 0, {}),
-        ("gap_frame_count", 1, {"blend_frames": 0}),
-        ("blend_frames", 0, insert),
-        ("gap_frame_count", 1, {"blend_frames": 0, **insert}),
-    )
-    found = (largest(name, lowest, **others) for name, lowest, others in attempts)
-    remedy = next((settings for settings in found if settings), None)
+    def found() -> Iterator[dict[str, Any] | None]:
+        for mode in ({}, {"replace_mode": False}):
+            yield largest("gap_frame_count", 1, mode)
+            yield largest("blend_frames", 0, mode)
+            unblended = largest("gap_frame_count", 1, {**mode, "blend_frames": 0})
+            yield unblended and largest("blend_frames", 0, unblended)
+
+    remedy = next(filter(None, found()), None)
     if remedy is None:
         return error
     said = " and ".join(

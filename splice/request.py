@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -26,7 +28,7 @@ AspectRatio = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}:[1-9][
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ClipSource(_Model):
@@ -36,12 +38,23 @@ class ClipSource(_Model):
     name: str = ""
 
     @property
+    def scheme(self) -> str:
+        """``file``, ``s3``, ``https``, ...; empty where the url is a plain path."""
+        return self.url.partition("://")[0] if "://" in self.url else ""
+
+    @property
     def path(self) -> str:
-        return self.url.removeprefix("file://")
+        """The file on this machine; the url itself where it is elsewhere."""
+        if self.scheme != "file":
+            return self.url
+        return unquote(self.url.removeprefix("file://").removeprefix("localhost"))
 
     @property
     def label(self) -> str:
-        return self.name or PurePath(self.path).name
+        """The name, or the file's; of a url never host or query, which may hold secrets."""
+        if self.name or self.scheme in ("", "file"):
+            return self.name or PurePath(self.path).name
+        return PurePath(self.url.partition("://")[2].partition("?")[0].partition("/")[2]).name
 
 
 class PerJoinSettings(_Model):
@@ -86,7 +99,7 @@ class JoinRequest(_Model):
     max_seams_in_flight: Annotated[int, Field(ge=1)] = 32
     aspect_ratio: AspectRatio | None = None
     resolution: FrameSize | None = None
-    fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    fps: Annotated[float, Field(ge=0.001, le=1000)] | None = None
     loop: bool = False
     audio: Literal["bridge", "silence", "drop"] = "drop"
     soundtrack: str | None = None
@@ -149,6 +162,10 @@ def parse_request(parameters: Mapping[str, Any]) -> JoinRequest:
         request = JoinRequest.model_validate(dict(parameters))
     except ValidationError as error:
         raise RequestError("; ".join(_describe(problem) for problem in error.errors())) from error
+    if request.run_id in (".", ".."):
+        raise RequestError(f"run_id: got {request.run_id!r}, which names a folder of its own; needed: {_HINTS['run_id']}")
+    if request.run_id in (".", ".."):
+        raise RequestError(f"run_id: got {request.run_id!r}, which leads out of its folder; add a letter or digit")
     if len(request.per_join_settings) > request.join_count:
         raise RequestError(
             f"per_join_settings: got {len(request.per_join_settings)} entries, but {len(request.clip_list)} clips "
@@ -183,13 +200,14 @@ def _describe(problem: Any) -> str:
         return f"{where}: unknown key; known are {', '.join(owner.model_fields)}"
     if problem["type"] == "missing":
         return f"{where}: required, but not given"
-    hint = _HINTS.get(str(problem["loc"][0]))
+    hint = _HINTS.get(where)
     needed = f"; needed: {hint}" if hint else ""
     return f"{where}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {_shorten(problem['input'])}{needed}"
 
 
 def _shorten(value: Any) -> str:
-    text = repr(value)
+    """The value as messages show it: a url without its user info and query, which may hold secrets."""
+    text = re.sub(r"(\w+://)(?:[^\s'\"/@]*@)?([^\s'\"?]*)(?:\?[^\s'\"]*)?", r"\1\2", repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -220,9 +238,9 @@ def _refuse_unavailable(request: JoinRequest) -> None:
         if is_asked:
             remedy = remedies.get(name, "leave it out")
             raise RequestError(f"{name}={_shorten(getattr(request, name))} is not available yet; {remedy}")
-    for source in request.clip_list:
-        if "://" in source.path:
-            scheme = source.url.split("://")[0]
+    for index, source in enumerate(request.clip_list):
+        if source.scheme not in ("", "file"):
             raise RequestError(
-                f"clip {source.label}: {scheme}:// is not available yet; download the clip and give its path"
+                f"clip {index} ({source.label}): {source.scheme}:// is not available yet; "
+                f"download the clip and give its path"
             )

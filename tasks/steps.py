@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import opentimelineio as otio
 from prefect import get_run_logger, task
 from prefect.context import TaskRunContext
-
 from splice.contact_sheet import write_contact_sheet
 from splice.layout import RunFolder
 from splice.media import Part, atomic_output, encode_frames, join_parts, read_frames
@@ -21,6 +19,7 @@ from splice.records import JoinResult, OutputFile, RequestRecord, StepRecord, ou
 from splice.report import join_report, join_timeline
 from splice.transition import generate_transition as generate
 from splice.types import FrameRange, Join, Segment, Timeline
+
 from tasks.progress import tracked
 
 
@@ -29,16 +28,16 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     return key
 
 
-step = partial(task, cache_key_fn=_key, persist_result=True, result_serializer="json")
+STEP: dict[str, Any] = {"cache_key_fn": _key, "persist_result": True, "result_serializer": "json"}
 
 
-@step(name="record-request")
+@task(**STEP, name="record-request")
 def record_request(key: str, request: RequestRecord) -> RequestRecord:
     """Keep what a run_id stands for: whoever asks second gets the first one's request back."""
     return request
 
 
-@step(name="prepare-clip")
+@task(**STEP, name="prepare-clip")
 def prepare_clip(key: str, timeline: Timeline, segment: Segment, folder: RunFolder) -> StepRecord:
     """Encode one segment of a clip, conformed, from the original file."""
     path = folder.unit(segment)
@@ -48,7 +47,7 @@ def prepare_clip(key: str, timeline: Timeline, segment: Segment, folder: RunFold
     return StepRecord(outputs=(output_file(path, segment.frame_count),))
 
 
-@step(name="generate-transition")
+@task(**STEP, name="generate-transition")
 def generate_transition(key: str, timeline: Timeline, join_index: int, folder: RunFolder) -> StepRecord:
     """Let the model render one seam, and encode it as one unit, or as two where a loop divides it."""
     join = timeline.joins[join_index]
@@ -65,7 +64,7 @@ def generate_transition(key: str, timeline: Timeline, join_index: int, folder: R
     return StepRecord(outputs=tuple(outputs), notes=dict(generated.notes))
 
 
-@step(name="join-clips-child")
+@task(**STEP, name="join-clips-child")
 def join_clips_child(
     key: str,
     timeline: Timeline,
@@ -84,7 +83,8 @@ def join_clips_child(
     path = folder.joined_output(join_index)
     join_parts(_parts(join, folder, predecessor), path, timeline.format.rate)
     write_contact_sheet(timeline, join, path, folder.join(join_index) / "contact_sheet.jpg")
-    _write_text(folder.join(join_index) / "report.json", json.dumps(join_report(timeline, join, transition.notes), indent=2))
+    report = join_report(timeline, join, transition.notes)
+    _write_text(folder.join(join_index) / "report.json", json.dumps(report, indent=2))
     otio_text = otio.adapters.write_to_string(join_timeline(timeline, join, folder))
     _write_text(folder.join(join_index) / "timeline.otio", otio_text)
     get_run_logger().info(
@@ -101,7 +101,7 @@ def join_clips_child(
     return StepRecord(outputs=(output_file(path, join.frame_count),))
 
 
-@step(name="publish-result")
+@task(**STEP, name="publish-result")
 def publish_result(key: str, run_id: str, joins: Sequence[StepRecord]) -> JoinResult:
     """The last record of a run: whoever finds it finds the run finished."""
     outputs: tuple[OutputFile, ...] = tuple(record.outputs[0] for record in joins)

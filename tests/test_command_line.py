@@ -119,7 +119,11 @@ def test_without_a_server_the_last_line_is_the_path_of_the_video(two_clips: list
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     options = ["--model", "flow_morph", "--gap-frames", "4", "--run-id", "first", "--output-base-dir", str(tmp_path)]
     done = subprocess.run(
-        [*COMMAND, *two_clips, *options], cwd=ROOT, env={**environment, "HOME": str(home)}, capture_output=True, text=True
+        [*COMMAND, *two_clips, *options],
+        cwd=ROOT,
+        env={**environment, "HOME": str(home)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     video = Path(done.stdout.splitlines()[-1])
@@ -168,7 +172,9 @@ def test_a_run_killed_in_the_middle_of_a_join_goes_on_there(tmp_path: Path, pref
     before = {path: path.stat().st_mtime_ns for step, path in steps.items() if step in recorded}
 
     # The kernel has freed the lock: the same command goes on at once.
-    again = subprocess.run([*command, "killed"], cwd=ROOT, env=prefect_server.environment, capture_output=True, text=True)
+    again = subprocess.run(
+        [*command, "killed"], cwd=ROOT, env=prefect_server.environment, capture_output=True, text=True
+    )
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not list(folder.path.rglob(".partial-*"))

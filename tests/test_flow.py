@@ -29,9 +29,7 @@ STEPS = {"clip_0_body", "clip_1_body", "clip_2_body", "join_0_transition", "join
 
 def run(clips: list[Path], run_id: str, base: Path, **settings: Any) -> State[Any]:
     parameters = {"model": "crossfade", "gap_frame_count": GAP, "output_base_dir": str(base), **settings}
-    return join_clips(
-        clip_list=[{"url": str(clip)} for clip in clips], run_id=run_id, return_state=True, **parameters
-    )
+    return join_clips(clip_list=[{"url": str(clip)} for clip in clips], run_id=run_id, return_state=True, **parameters)
 
 
 def task_runs(state: State[Any], expected: int) -> dict[str, TaskRun]:
