@@ -25,7 +25,7 @@ REQUIREMENTS = {
     "gradio": "gradio==6.31.0",
 }
 CONTEXT_FRAMES = 8
-WIDTH_PIXELS = 640  # wider footage is scaled down for measuring, as it was for the table of FACTS.md
+WIDTH_PIXELS = 640  # wider footage is scaled down for measuring
 
 
 class FootageMissing(FileNotFoundError):
@@ -90,7 +90,6 @@ class Shot:
         return self.gap_start + self.gap_frames + CONTEXT_FRAMES
 
 
-# The first six are the rows of FACTS.md, found again by the crossfade's PSNR and SSIM.
 SHOTS = (
     Shot("Big Buck Bunny", BIG_BUCK_BUNNY, 40, 53),
     Shot("city by night", CITY, 32, 53),

@@ -6,18 +6,20 @@ import json
 import logging
 import os
 import secrets
-import sys
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 from prefect.client.schemas.objects import State
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from splice.errors import RequestError
@@ -25,7 +27,7 @@ from splice.layout import RunFolder
 from splice.records import JoinResult
 from splice.request import JoinRequest, parse_request
 from splice.types import Timeline
-from tasks.progress import display
+from tasks.progress import display, interrupted
 
 from flows.join_clips import join_clips, plan
 
@@ -175,15 +177,21 @@ def _say_what_is_left_out(timeline: Timeline) -> None:
 
 def _run(parameters: dict[str, Any], timeline: Timeline) -> State[Any]:
     _keep_prefect_off_the_terminal()
-    with _progress_bars(timeline):
-        try:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        # Its temporary server takes its time on a busy machine.
+        with _progress_bars(timeline), temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120}):
             state: State[Any] = join_clips(**parameters, return_state=True)
-        except KeyboardInterrupt:
-            console.print(f"interrupted; the same command with --run-id {parameters['run_id']} goes on here")
-            sys.stderr.flush()
-            # Threads in the middle of an encode would hold the exit up; everything finished is on record.
-            os._exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        _stop(f"interrupted; the same command with --run-id {parameters['run_id']} goes on here", EXIT_INTERRUPTED)
     return state
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """End the steps at their next frame; what is finished is on record."""
+    interrupted.set()
+    raise KeyboardInterrupt
 
 
 def _keep_prefect_off_the_terminal() -> None:
@@ -217,7 +225,9 @@ def _finish(state: State[Any], request: JoinRequest, as_json: bool) -> None:
     if state.name == "AlreadyInProgress":
         _stop(str(state.message), EXIT_IN_PROGRESS)
     if not state.is_completed():
-        _stop(f"{state.message} (run_id {request.run_id})", EXIT_FAILED)
+        error = state.result(raise_on_failure=False)
+        status = EXIT_BAD_REQUEST if isinstance(error, RequestError) else EXIT_FAILED
+        _stop(f"{state.message} (run_id {request.run_id})", status)
     result = state.result()
     assert isinstance(result, JoinResult)
     folder = RunFolder.of(request.output_base_dir, request.run_id)
@@ -227,5 +237,5 @@ def _finish(state: State[Any], request: JoinRequest, as_json: bool) -> None:
 
 
 def _stop(message: str, status: int) -> NoReturn:
-    console.print(f"error: {message}" if status != EXIT_IN_PROGRESS else message)
+    console.print(f"error: {message}" if status in (EXIT_FAILED, EXIT_BAD_REQUEST) else message)
     raise typer.Exit(status)

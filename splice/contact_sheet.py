@@ -29,7 +29,9 @@ def write_contact_sheet(timeline: Timeline, join: Join, video: Path, sheet: Path
     stop = start + join.transition.gap_frame_count
     before = [max(0, n) for n in range(start - COLUMNS, start)]
     generated = np.linspace(start, stop - 1, 2 * COLUMNS).round().astype(int).tolist()
-    after = [n % join.frame_count for n in range(stop, stop + COLUMNS)]
+    # Beyond the end a loop goes on with its first frames; a right clip of a few frames repeats its last one.
+    last = stop + COLUMNS if join.transition.right.clip == 0 else join.frame_count - 1
+    after = [min(n, last) % join.frame_count for n in range(stop, stop + COLUMNS)]
     pictures = _read_pictures(timeline, join, video, (*before, *generated, *after))
     kinds = (
         ("before", before),

@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from splice.errors import RequestError
 from splice.layout import RunFolder
 from splice.media import PARTIAL_PREFIX
 
@@ -15,9 +16,16 @@ def hold_run(folder: RunFolder) -> Iterator[bool]:
     """True while this process holds the run; False at once where another one does.
 
     Whoever holds the run deletes the half-written files of a holder that was killed.
+    Raises RequestError where the folder can't be written to.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock.open("w") as lock:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        opened = folder.lock.open("w")
+    except OSError as error:
+        raise RequestError(
+            f"{folder.path}: can't be written to ({error.strerror}); choose another output_base_dir"
+        ) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

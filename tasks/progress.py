@@ -1,9 +1,10 @@
-"""A progress bar on the terminal, where the command line has put one up; nothing elsewhere."""
+"""What the command line and the steps tell each other: progress one way, an interruption the other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextvars import ContextVar
+from threading import Event
 from typing import TypeVar
 
 from rich.progress import Progress
@@ -13,15 +14,22 @@ Item = TypeVar("Item")
 display: ContextVar[Progress | None] = ContextVar("display", default=None)
 """Prefect hands a copy of the context to every task that it starts in a thread."""
 
+interrupted = Event()
+"""Set by the command line: threads can't be stopped from outside, and an encode may take minutes."""
+
 
 def tracked(items: Iterator[Item], description: str, total: int) -> Iterator[Item]:
-    """The same items; while they are drawn a bar of ``total`` steps is on show."""
+    """The same items; while they are drawn a bar of ``total`` steps is on show, if there is a display.
+
+    Raises InterruptedError between two items once ``interrupted`` is set.
+    """
     progress = display.get()
-    if progress is None:
-        yield from items
-        return
-    bar = progress.add_task(description, total=total)
+    bar = progress.add_task(description, total=total) if progress else None
     for item in items:
+        if interrupted.is_set():
+            raise InterruptedError("interrupted")
         yield item
-        progress.advance(bar)
-    progress.remove_task(bar)
+        if progress and bar is not None:
+            progress.advance(bar)
+    if progress and bar is not None:
+        progress.remove_task(bar)

@@ -1,4 +1,4 @@
-"""The plan against an oracle that is written from DESIGN section 3's words: lists of single frames, no arithmetic."""
+"""The plan against an oracle that is written from docs/frames.md: lists of single frames, no arithmetic."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ DEFAULTS: dict[str, Any] = {
     "resolution": None,
     "fps": None,
     "loop": False,
-    "audio": "drop",  # "bridge" in DESIGN section 2, until sound lands
+    "audio": "drop",  # "bridge" is planned, once sound lands
     "soundtrack": None,
     "soundtrack_gain_db": 0,
     "audio_codec": "aac",
@@ -236,7 +236,7 @@ DEFAULTS: dict[str, Any] = {
     "output_base_dir": "./outputs/",
     "per_join_settings": [],
 }
-"""DESIGN section 2's table."""
+"""The documented defaults."""
 
 
 def test_defaults_are_the_table_s() -> None:

@@ -21,5 +21,6 @@ def mix_frames(original: av.VideoFrame, generated: av.VideoFrame, share: Fractio
     ours, theirs = (frame.to_ndarray().astype(np.uint32) for frame in (original, generated))
     whole, part = share.denominator, share.numerator
     mixed = (ours * (whole - part) + theirs * part + whole // 2) // whole
-    depth = np.uint8 if original.format.components[0].bits == 8 else np.uint16
-    return av.VideoFrame.from_ndarray(mixed.astype(depth), format=original.format.name)
+    is_8_bit = original.format.components[0].bits == 8
+    levels = mixed.astype(np.uint8) if is_8_bit else mixed.astype(np.uint16)
+    return av.VideoFrame.from_ndarray(levels, format=original.format.name)

@@ -35,12 +35,23 @@ class Conformer:
         self._graph: Any = None
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Raises MediaError where the picture is of another kind than the clip's first one, or can't be converted."""
+        self._refuse_change(frame)
         if not self._steps:
             return _without_range_in_name(frame, self._pixel_format)
         if self._graph is None:
             self._graph = self._build_graph(frame)
         self._graph.push(frame)
         return _without_range_in_name(self._graph.vpull(), self._pixel_format)
+
+    def _refuse_change(self, frame: av.VideoFrame) -> None:
+        probed = (self._clip.width, self._clip.height, self._clip.pixel_format.replace("yuvj", "yuv"))
+        got = (frame.width, frame.height, frame.format.name.replace("yuvj", "yuv"))
+        if got != probed:
+            raise MediaError(
+                f"{self._clip.label}: its pictures change from {probed[0]}x{probed[1]} {probed[2]} to "
+                f"{got[0]}x{got[1]} {got[2]}; cut the clip there, or convert it to one size and format first"
+            )
 
     def _build_graph(self, frame: av.VideoFrame) -> Any:
         try:

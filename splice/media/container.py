@@ -14,15 +14,20 @@ CONTAINERS = "mov,mp4,matroska,webm,mpegts,mpeg,avi"
 """FFmpeg's names of the formats that are opened. Playlists, which lead to other files, are not among them."""
 
 
+def require_file(path: str) -> None:
+    """Raises RequestError where ``path`` is no file: missing, or a folder."""
+    if not Path(path).exists():
+        raise RequestError(f"{path}: no such file")
+    if not Path(path).is_file():
+        raise RequestError(f"{path}: is not a file; give the path of a video file")
+
+
 def open_video(path: str) -> InputContainer:
     """Open a local file of a listed format, and nothing that it refers to.
 
     Raises RequestError: missing, a folder, unreadable, or not a video file of a listed format.
     """
-    if not Path(path).exists():
-        raise RequestError(f"{path}: no such file")
-    if not Path(path).is_file():
-        raise RequestError(f"{path}: is not a file; give the path of a video file")
+    require_file(path)
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     try:
         return av.open(f"file:{path}", options=options)

@@ -83,13 +83,18 @@ def _packets(parts: Sequence[Part], rate: Fraction) -> Iterator[tuple[int, Packe
 
 
 def _open(path: Path) -> InputContainer:
+    reason: str | None = "no video in it"
     try:
-        return av.open(str(path))
+        container = av.open(str(path))
+        if container.streams.video:
+            return container
+        container.close()
     except av.FFmpegError as error:
-        raise MediaError(
-            f"{path}: one of our own files can't be read ({error.strerror}); delete it and run the same command with "
-            f"the same run_id: it is made again"
-        ) from error
+        reason = error.strerror
+    raise MediaError(
+        f"{path}: one of our own files can't be read ({reason}); delete it and run the same command with the same "
+        f"run_id: it is made again"
+    )
 
 
 def _filled(container: InputContainer) -> Iterator[Packet[VideoStream]]:

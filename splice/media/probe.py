@@ -16,7 +16,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from splice.errors import RequestError
-from splice.media.container import open_video, video_stream
+from splice.media.container import open_video, require_file, video_stream
 from splice.media.tags import read_color_tags
 from splice.request import STANDARD_RATES
 from splice.types import Clip, ClipIdentity, Sound
@@ -38,12 +38,13 @@ class _Timing:
 
 
 def identify_clip(path: str) -> ClipIdentity:
-    """Size, modification time and SHA-256 of a file. Raises RequestError where it is missing."""
-    file = Path(path)
-    if not file.is_file():
-        raise RequestError(f"{path}: no such file")
-    stat = file.stat()
-    return ClipIdentity(stat.st_size, stat.st_mtime_ns, _sha256(path, stat.st_size, stat.st_mtime_ns))
+    """Size, modification time and SHA-256 of a file. Raises RequestError where it is missing or can't be read."""
+    require_file(path)
+    stat = Path(path).stat()
+    try:
+        return ClipIdentity(stat.st_size, stat.st_mtime_ns, _sha256(path, stat.st_size, stat.st_mtime_ns))
+    except PermissionError as error:
+        raise RequestError(f"{path}: can't be read ({error.strerror}); give yourself the right to read it") from error
 
 
 def probe_clip(index: int, name: str, path: str) -> Clip:

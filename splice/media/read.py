@@ -7,8 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.container import InputContainer
 
-from splice.errors import MediaError
+from splice.errors import MediaError, RequestError
 from splice.media.conform import Conformer, deinterlaced
 from splice.media.container import open_video, video_stream
 from splice.media.encode import timescale
@@ -93,7 +94,7 @@ def _timed_pictures(clip: Clip, from_seconds: Fraction) -> Iterator[Timed]:
 
 
 def _from_start(clip: Clip) -> Iterator[Timed]:
-    with open_video(clip.path) as container:
+    with _open(clip) as container:
         stream = video_stream(container, clip.path)
         first_pts: int | None = None
         count = 0
@@ -111,7 +112,7 @@ def _from_start(clip: Clip) -> Iterator[Timed]:
 def _from_keyframe(clip: Clip, target: int) -> Iterator[Timed]:
     """Pictures from number ``target`` of a clip of constant rate, decoded from the keyframe before it."""
     assert clip.first_pts is not None
-    with open_video(clip.path) as container:
+    with _open(clip) as container:
         stream = video_stream(container, clip.path)
         container.seek(clip.first_pts + int(target / (clip.rate * clip.time_base)), stream=stream)
         number: int | None = None
@@ -135,6 +136,14 @@ def _from_keyframe(clip: Clip, target: int) -> Iterator[Timed]:
             f"{clip.label}: decoding ended after frame {number}, but the last is {clip.frame_count - 1}; "
             f"the file is damaged: export it again"
         )
+
+
+def _open(clip: Clip) -> InputContainer:
+    try:
+        return open_video(clip.path)
+    except RequestError as error:
+        # It was whole when it was probed.
+        raise MediaError(f"{clip.label}: {error}") from error
 
 
 def _decoded(pictures: Iterator[av.VideoFrame], clip: Clip) -> Iterator[av.VideoFrame]:

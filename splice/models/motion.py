@@ -1,81 +1,249 @@
+"""Motion between pictures: dense optical flow, the camera's share of it, and how far either can be trusted.
+
+Everything happens on small grey pictures, the *grid*: positions and displacements are in grid pixels, x before y,
+pixel centres at whole numbers. A displacement field is (h, w, 2) float32; a plane of weights (h, w) float32 in 0..1.
+A *drift* is an affine displacement, 3 x 3 with a last row of zeros: the point (x, y, 1) moves by ``drift @ (x, y, 1)``,
+so that drifts add up and scale like vectors.
+
+Sources: dense inverse search (DIS), Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, in
+OpenCV; robust regression by iteratively reweighted least squares, Holland & Welsch 1977, with the Geman-McClure weight;
+corner strength, Shi & Tomasi 1994; forward/backward check, Sundaram, Brox & Keutzer, ECCV 2010. All of it is
+deterministic, whatever the number of threads: no random sampling, no state shared between calls.
+
+Fails where there is no texture to follow, on motion that is fast and repetitive, and on motion blur: the trust is
+low there.
+"""
+
 from __future__ import annotations
-import cv2, numpy as np
 
-W = 320
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from splice.models.protocol import Frame
+
+Values = NDArray[Any]
+Grey = NDArray[np.uint8]
+Floats = NDArray[np.floating[Any]]
+Field = Floats
+Plane = Floats
+Drift = Floats
+
+MIN_SIDE = 32  # DIS has no pyramid to search on below that
+VELOCITY_LONG_SIDE = 320  # from one frame to the next little moves, and the median takes care of the noise
+VELOCITY_PAIRS = 4  # enough for a median and its error, few enough to be about the seam
+BASELINE_FRAMES = 3  # flow errs by a fixed part of a pixel, so a longer baseline measures a slow motion better
+CAMERA_STRIDE = 8  # DIS patches are 8 pixels wide: closer samples tell nothing new
+CAMERA_ITERATIONS = 15
+CAMERA_MIN_SCALE = 0.05  # grid pixels; the precision of DIS, so that a perfect fit is not divided by zero
+TRUSTED_ERROR = 1.0  # grid pixels between going there and coming back, up to which a flow is fully trusted
+DISTRUSTED_ERROR = 4.0  # and from which on not at all
+ERROR_ALLOWANCE = 0.05  # of a displacement: long ones come back less exactly (Sundaram et al.)
+ERROR_BLUR = 2.0  # grid pixels; an error from four values is itself uncertain, its neighbours know more
+TEXTURE_WINDOW = 5  # grid pixels; about what a DIS patch weighs in
+OUTLIER_SCALE = 1.5  # near the standard deviation's 1.4826 of the median residual: beyond it a point loses its say
+TINY = 1e-6  # against division by zero
 
 
-def analysis_size(h, w, long=W):
-    k = long / max(h, w)
-    return max(32, round(w * k)), max(32, round(h * k))
+@dataclass(frozen=True)
+class Velocity:
+    """How a context moves at the seam, in grid pixels a frame, forwards in time.
+
+    drift: the camera's part, and drift_error its standard error (root mean square over the picture).
+    local: what remains of the flow without the camera, (h, w, 2); local_error (h, w) its standard error.
+    """
+
+    drift: Drift
+    drift_error: float
+    local: Field
+    local_error: Plane
 
 
-def small_grey(f, size):
-    s = cv2.resize(f, size, interpolation=cv2.INTER_AREA)
-    if s.dtype == np.uint16:
-        s = (s >> 8).astype(np.uint8)
-    return cv2.cvtColor(s, cv2.COLOR_RGB2GRAY)
+@dataclass(frozen=True)
+class Match:
+    """Dense correspondence of two pictures: ``left[x] ~ right[x + forward[x]]`` and the other way round.
+
+    The trusts are 1 where forward and backward flow undo each other, 0 where they don't (occluded, or unrelated).
+    """
+
+    forward: Field
+    backward: Field
+    forward_trust: Plane
+    backward_trust: Plane
+
+    @property
+    def relatedness(self) -> float:
+        """Mean trust, 0..1: 0.44 to 0.92 within the shots measured, at most 0.11 across their cuts."""
+        return float(self.forward_trust.mean() + self.backward_trust.mean()) / 2.0
 
 
-def dis(a, b, preset=cv2.DISOPTICAL_FLOW_PRESET_MEDIUM, sp=True):
-    d = cv2.DISOpticalFlow_create(preset)
-    d.setUseSpatialPropagation(sp)
-    return d.calc(a, b, None)
+def grid_size(frame: Frame, long_side: int) -> tuple[int, int]:
+    """(width, height) of the grid for a frame: the longer side is ``long_side``, the shorter at least MIN_SIDE."""
+    height, width = frame.shape[:2]
+    scale = long_side / max(height, width)
+    return max(MIN_SIDE, round(width * scale)), max(MIN_SIDE, round(height * scale))
 
 
-def grid(h, w):
-    y, x = np.mgrid[0:h, 0:w].astype(np.float32)
+def to_grey(frame: Frame, size: tuple[int, int]) -> Grey:
+    """The frame on the grid of ``size`` (width, height), as 8-bit luma, the same whatever the frame's depth."""
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    if small.dtype == np.uint16:
+        small = cv2.convertScaleAbs(small, alpha=1 / 257)
+    grey: Grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    return grey
+
+
+def positions(size: tuple[int, int]) -> Field:
+    """Every grid pixel's own position, (h, w, 2)."""
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return np.dstack([x, y])
 
 
-def apply(A, g):
-    return cv2.transform(g, A[:2].astype(np.float32))
+def transform(matrix: Floats, points: Field) -> Field:
+    """``matrix @ (x, y, 1)`` of every point, for a 3 x 3 matrix; of a drift, the displacement there."""
+    moved: Field = cv2.transform(points, matrix[:2].astype(np.float32))
+    return moved
 
 
-def sample(f, pos):
-    return cv2.remap(f, pos, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+def sample(image: Values, points: Field) -> Values:
+    """The image (or field) at the points, bilinear; its edge goes on outside."""
+    sampled: Values = cv2.remap(image, points, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return sampled
 
 
-def texture(g):
-    e = np.sqrt(np.maximum(cv2.GaussianBlur(cv2.cornerMinEigenVal(g, 5), (0, 0), 2), 0))
-    return e / (e + np.median(e) + 1e-6)
+def blur(values: Floats, sigma: float) -> Floats:
+    """Gaussian, sigma in grid pixels."""
+    blurred: Floats = cv2.GaussianBlur(values, (0, 0), sigma)
+    return blurred
 
 
-def fit_affine(flow, weight, iters=15):
-    h, w = flow.shape[:2]
-    g = grid(h, w)[4::8, 4::8].reshape(-1, 2).astype(np.float64)
-    f = flow[4::8, 4::8].reshape(-1, 2).astype(np.float64)
-    w0 = weight[4::8, 4::8].ravel().astype(np.float64) + 1e-6
-    c = np.array([(w - 1) / 2, (h - 1) / 2])
-    s = max(h, w) / 2
-    X = np.column_stack([(g - c) / s, np.ones(len(g))])
-    P = np.zeros((3, 2))
-    P[2] = np.median(f, 0)
-    for k in range(iters):
-        r = np.linalg.norm(f - X @ P, axis=1)
-        sc = max(0.05, 1.5 * np.median(r))
-        ww = w0 / (1 + (r / sc) ** 2) ** 2
-        Xw = X * ww[:, None]
-        P = np.linalg.solve(X.T @ Xw + 1e-6 * np.eye(3) * ww.sum(), Xw.T @ f)
-    M = np.eye(3)
-    B = P[:2].T / s
-    M[:2, :2] += B
-    M[:2, 2] = P[2] - B @ c
-    return M
+def smoothstep(values: Floats, low: float, high: float) -> Plane:
+    """0 at ``low``, 1 at ``high``, with zero slope at both (Hermite)."""
+    ramp = np.clip((values - low) / (high - low), 0.0, 1.0)
+    smooth: Plane = ramp * ramp * (3.0 - 2.0 * ramp)
+    return smooth
 
 
-def velocity(greys):
-    if len(greys) < 2:
-        return np.zeros((*greys[0].shape, 2), np.float32)
-    return np.median(np.stack([dis(a, b) for a, b in zip(greys[:-1], greys[1:])]), 0).astype(np.float32)
+def significance(size: Floats, error: Floats) -> Floats:
+    """What part of a measured value to believe: 0 within two standard errors, towards 1 far beyond.
+
+    The positive-part shrinkage of James & Stein 1961.
+    """
+    shrunk: Floats = np.maximum(0.0, 1.0 - (2.0 * error) ** 2 / (np.square(size) + TINY))
+    return shrunk
 
 
-def smoothstep(x, lo, hi):
-    t = np.clip((x - lo) / (hi - lo), 0, 1)
-    return t * t * (3 - 2 * t)
+def root_mean_square(drift: Drift, grid: Field) -> float:
+    """The drift's length over the picture, in grid pixels."""
+    return float(np.sqrt(np.mean(np.square(transform(drift, grid)).sum(axis=-1))))
 
 
-def consistency(f, b, g, lo=0.5, hi=2.0):
-    e = f + sample(b, g + f)
-    e = np.sqrt((e**2).sum(-1))
-    rel = 0.05 * np.sqrt((f**2).sum(-1))
-    return (1 - smoothstep(e - rel, lo, hi)).astype(np.float32)
+def estimate_flow(start: Grey, end: Grey) -> Field:
+    """Dense flow: what is at x in ``start`` is at ``x + flow[x]`` in ``end``."""
+    # A new object for every call: DIS keeps its buffers, so one must not serve two threads.
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow: Field = search.calc(start, end, None)
+    return flow
+
+
+def texture(grey: Grey) -> Plane:
+    """How well flow can hold on to each pixel, 0..1: corner strength, relative to the picture's median."""
+    strength = np.sqrt(np.maximum(blur(cv2.cornerMinEigenVal(grey, TEXTURE_WINDOW), ERROR_BLUR), 0.0))
+    held: Plane = strength / (strength + np.median(strength) + TINY)
+    return held
+
+
+def fit_drift(flow: Field, weight: Plane) -> Drift:
+    """The affine motion that most of the flow follows: the camera's, while moving things are outliers.
+
+    weight: (h, w), >= 0. Reweighted least squares from the median on; the scale of what counts as an outlier follows
+    the median residual down. Unlike RANSAC it draws no random numbers.
+    """
+    height, width = flow.shape[:2]
+    every = np.s_[CAMERA_STRIDE // 2 :: CAMERA_STRIDE, CAMERA_STRIDE // 2 :: CAMERA_STRIDE]
+    centre, reach = np.array([(width - 1) / 2, (height - 1) / 2]), max(width, height) / 2
+    points = (positions((width, height))[every].reshape(-1, 2) - centre) / reach
+    targets = flow[every].reshape(-1, 2).astype(np.float64)
+    prior = weight[every].ravel().astype(np.float64) + TINY
+    design = np.column_stack([points, np.ones(len(points))])
+    solution = np.vstack([np.zeros((2, 2)), np.median(targets, axis=0)])
+    for _ in range(CAMERA_ITERATIONS):
+        residual = np.linalg.norm(targets - design @ solution, axis=1)
+        scale = max(CAMERA_MIN_SCALE, OUTLIER_SCALE * float(np.median(residual)))
+        weighted = design * (prior / (1.0 + (residual / scale) ** 2) ** 2)[:, None]
+        ridge = TINY * weighted[:, 2].sum() * np.eye(3)
+        solution = np.linalg.solve(design.T @ weighted + ridge, weighted.T @ targets)
+    drift = np.zeros((3, 3))
+    drift[:2, :2] = solution[:2].T / reach
+    drift[:2, 2] = solution[2] - drift[:2, :2] @ centre
+    return drift
+
+
+def measure_velocity(frames: Frame, size: tuple[int, int]) -> Velocity:
+    """The velocity of a run of frames, (N, H, W, 3), on the grid of ``size``; zero, and exactly so, for one frame.
+
+    Medians over overlapping pairs, BASELINE_FRAMES apart, shrug off a duplicated frame or a failed flow; the error
+    is 1.4826 times the median absolute deviation over the root of their number.
+    """
+    small = grid_size(frames[0], VELOCITY_LONG_SIDE)
+    greys = [to_grey(frame, small) for frame in frames]
+    span = min(BASELINE_FRAMES, len(greys) - 1)
+    if span == 0:
+        plane = np.zeros((size[1], size[0]), np.float32)
+        return Velocity(np.zeros((3, 3)), 0.0, np.dstack([plane, plane]), plane)
+    grid = positions(small)
+    pairs = list(zip(greys[:-span], greys[span:], strict=True))
+    flows = np.stack([estimate_flow(start, end) / np.float32(span) for start, end in pairs])
+    drifts = np.stack([fit_drift(flow, texture(start)) for flow, (start, _) in zip(flows, pairs, strict=True)])
+    to_error = 1.4826 / np.sqrt(len(pairs))
+    drift, flow = np.median(drifts, axis=0), np.median(flows, axis=0)
+    spread = np.linalg.norm(np.median(np.abs(flows - flow), axis=0), axis=-1)
+    return _on_grid(
+        Velocity(
+            drift=drift,
+            drift_error=float(to_error * np.median([root_mean_square(each - drift, grid) for each in drifts])),
+            local=flow - transform(drift, grid),
+            local_error=blur((to_error * spread).astype(np.float32), ERROR_BLUR),
+        ),
+        small,
+        size,
+    )
+
+
+def _on_grid(velocity: Velocity, small: tuple[int, int], size: tuple[int, int]) -> Velocity:
+    scale_x, scale_y = size[0] / small[0], size[1] / small[1]
+    enlarge = np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+    return Velocity(
+        drift=enlarge @ velocity.drift @ np.linalg.inv(enlarge),
+        drift_error=velocity.drift_error * max(scale_x, scale_y),
+        local=cv2.resize(velocity.local, size) * np.array([scale_x, scale_y], np.float32),
+        local_error=cv2.resize(velocity.local_error, size) * np.float32(max(scale_x, scale_y)),
+    )
+
+
+def match(left: Grey, right: Grey, guess: Drift) -> Match:
+    """Matches two pictures, the camera having moved by about ``guess`` in between.
+
+    Both are taken half the way towards each other first, so that the flow has only to find what the guess leaves,
+    and sees the same blur of resampling in both.
+    """
+    grid = positions((left.shape[1], left.shape[0]))
+    to_middle = np.eye(3) + 0.5 * guess
+    to_left = np.linalg.inv(to_middle)
+    to_right = (np.eye(3) + guess) @ to_left
+    middle_left, middle_right = sample(left, transform(to_left, grid)), sample(right, transform(to_right, grid))
+    ahead, back = estimate_flow(middle_left, middle_right), estimate_flow(middle_right, middle_left)
+    from_left, from_right = transform(to_middle, grid), transform(np.linalg.inv(to_right), grid)
+    forward = transform(to_right, from_left + sample(ahead, from_left)) - grid
+    backward = transform(to_left, from_right + sample(back, from_right)) - grid
+    return Match(forward, backward, _trust(forward, backward, grid), _trust(backward, forward, grid))
+
+
+def _trust(there: Field, back: Field, grid: Field) -> Plane:
+    error = np.linalg.norm(there + sample(back, grid + there), axis=-1)
+    allowed = ERROR_ALLOWANCE * np.linalg.norm(there, axis=-1)
+    return 1.0 - smoothstep(error - allowed, TRUSTED_ERROR, DISTRUSTED_ERROR)

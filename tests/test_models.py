@@ -1,0 +1,121 @@
+"""The models that run on any CPU: their promises to every caller, and that motion is followed on real footage."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from bench.footage import BIKES, SHOTS, Shot, hold_out
+from bench.transitions import HardCut, measure, psnr_db
+from splice.errors import RequestError
+from splice.models import find_model
+from splice.models.protocol import Frame, Guide, ModelSettings
+
+SETTINGS = ModelSettings(prompt="", negative_prompt="", seed=0)
+MODELS = ("flow_morph", "crossfade")
+
+
+def render(model: str, guide: Guide) -> list[Frame]:
+    return list(find_model(model).render(guide, SETTINGS).frames)
+
+
+def flat_guide(value: float, size: tuple[int, int], dtype: Any, contexts: tuple[int, int], gap: int) -> Guide:
+    level = round(value * np.iinfo(dtype).max)
+    left, right = (np.full((count, *size, 3), level, dtype) for count in contexts)
+    return Guide(left, right, gap, Fraction(25))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", [(16, 16), (48, 64), (33, 17), (202, 360), (2, 400), (1, 1)])
+def test_any_size_depth_and_context_gives_the_gap_alone(model: str, size: tuple[int, int]) -> None:
+    random = np.random.default_rng(1)
+    for dtype, (left, right, gap) in product((np.uint8, np.uint16), ((1, 1, 1), (2, 1, 5), (8, 8, 3), (3, 20, 2))):
+        noise = [random.integers(0, np.iinfo(dtype).max + 1, (n, *size, 3)).astype(dtype) for n in (left, right)]
+        frames = render(model, Guide(noise[0], noise[1], gap, Fraction(25)))
+        assert [(frame.shape, frame.dtype) for frame in frames] == [((*size, 3), dtype)] * gap
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("model", "dtype", "value"), list(product(MODELS, (np.uint8, np.uint16), (0.0, 1.0))))
+def test_black_stays_black_and_white_white(model: str, dtype: Any, value: float) -> None:
+    guide = flat_guide(value, (48, 64), dtype, (8, 8), 5)
+    for frame in render(model, guide):
+        assert (frame == guide.left[0]).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_same_guide_gives_the_same_bytes_in_any_thread(model: str) -> None:
+    guide, _ = hold_out(SHOTS[0], width_pixels=320)
+
+    def digest(_: int) -> str:
+        return hashlib.sha256(b"".join(frame.tobytes() for frame in render(model, guide))).hexdigest()
+
+    with ThreadPoolExecutor(4) as threads:
+        digests = set(threads.map(digest, range(4)))
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    digests.add(digest(0))
+    cv2.setNumThreads(before)
+    assert len(digests) == 1
+
+
+def test_sixteen_bits_render_what_eight_bits_do() -> None:
+    guide, _ = hold_out(SHOTS[3], width_pixels=320)
+    deep = Guide(guide.left.astype(np.uint16) * 257, guide.right.astype(np.uint16) * 257, guide.gap_frames, guide.rate)
+    for shallow, full in zip(render("flow_morph", guide), render("flow_morph", deep), strict=True):
+        assert np.abs(shallow - full / 257).max() <= 1
+
+
+@pytest.mark.parametrize("shot", SHOTS, ids=lambda shot: f"{shot.name} {shot.gap_frames}")
+def test_flow_morph_is_nearer_to_the_truth_than_a_crossfade(shot: Shot) -> None:
+    guide, truth = hold_out(shot)
+    ours, crossfade, cut = (
+        measure(model, guide, truth) for model in (find_model("flow_morph"), find_model("crossfade"), HardCut())
+    )
+    assert ours[0] > crossfade[0] and ours[0] > cut[0]
+    # Structural similarity of a dissolve between unrelated pictures is decided by noise.
+    assert ours[1] > crossfade[1] - (0.005 if shot.cut else 0)
+
+
+def test_the_method_is_chosen_by_relatedness_and_reported() -> None:
+    notes = {(shot.name, shot.gap_frames): notes_of(shot) for shot in SHOTS}
+    for shot in SHOTS:
+        note = notes[shot.name, shot.gap_frames]
+        assert (note["method"] == "dissolve") == shot.cut
+        assert note["relatedness"] < 0.15 if shot.cut else note["relatedness"] > 0.3
+    assert "extrapolate and morph" in {note["method"] for note in notes.values()}
+
+
+def notes_of(shot: Shot) -> dict[str, Any]:
+    guide, _ = hold_out(shot, width_pixels=320)
+    return dict(find_model("flow_morph").render(guide, SETTINGS).notes)
+
+
+def test_the_generated_frames_touch_both_sides_without_a_jump() -> None:
+    guide, _ = hold_out(Shot("street", BIKES, 146, 9))
+    frames = render("flow_morph", guide)
+    assert psnr_db(frames[0], guide.left[-1]) > psnr_db(frames[-1], guide.left[-1])
+    assert psnr_db(frames[-1], guide.right[0]) > psnr_db(frames[0], guide.right[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("lightning_baseline_2_2_2", "needs a GPU"),
+        ("vace_14b", "needs a GPU"),
+        ("somebody/pipeline", "not available yet"),
+        ("dreamer", "unknown"),
+    ],
+)
+def test_a_model_that_can_t_run_here_says_which_do(name: str, reason: str) -> None:
+    with pytest.raises(RequestError, match=reason) as caught:
+        find_model(name)
+    assert "flow_morph, crossfade" in str(caught.value)
