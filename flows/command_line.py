@@ -19,7 +19,11 @@ import typer
 from prefect.client.schemas.objects import State
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from splice.errors import RequestError
@@ -177,21 +181,37 @@ def _say_what_is_left_out(timeline: Timeline) -> None:
 
 def _run(parameters: dict[str, Any], timeline: Timeline) -> State[Any]:
     _keep_prefect_off_the_terminal()
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        interrupted.set()
+        if not PREFECT_API_URL.value():
+            _leave_with_the_server(parameters["run_id"])
+        raise KeyboardInterrupt
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+        signal.signal(number, interrupt)
     try:
         # Its temporary server takes its time on a busy machine.
         with _progress_bars(timeline), temporary_settings({PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120}):
             state: State[Any] = join_clips(**parameters, return_state=True)
     except KeyboardInterrupt:
-        _stop(f"interrupted; the same command with --run-id {parameters['run_id']} goes on here", EXIT_INTERRUPTED)
+        _stop(_INTERRUPTED.format(parameters["run_id"]), EXIT_INTERRUPTED)
     return state
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """End the steps at their next frame; what is finished is on record."""
-    interrupted.set()
-    raise KeyboardInterrupt
+_INTERRUPTED = "interrupted; the same command with --run-id {} goes on here"
+
+
+def _leave_with_the_server(run_id: str) -> NoReturn:
+    """At once: Ctrl-C reaches Prefect's temporary server too, and to take leave of a dead one takes minutes.
+
+    What is finished is on record, and the next run deletes what is half written.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+
+    console.print(_INTERRUPTED.format(run_id))
+    SubprocessASGIServer().stop()
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _keep_prefect_off_the_terminal() -> None:

@@ -163,10 +163,6 @@ def parse_request(parameters: Mapping[str, Any]) -> JoinRequest:
     except ValidationError as error:
         raise RequestError("; ".join(_describe(problem) for problem in error.errors())) from error
     if request.run_id in (".", ".."):
-        raise RequestError(
-            f"run_id: got {request.run_id!r}, which names a folder of its own; needed: {_HINTS['run_id']}"
-        )
-    if request.run_id in (".", ".."):
         raise RequestError(f"run_id: got {request.run_id!r}, which leads out of its folder; add a letter or digit")
     if len(request.per_join_settings) > request.join_count:
         raise RequestError(

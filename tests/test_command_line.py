@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -132,6 +133,27 @@ def test_without_a_server_the_last_line_is_the_path_of_the_video(two_clips: list
     assert "prefect" not in done.stderr.lower(), "Prefect's own log has no place here"
 
 
+def test_ctrl_c_ends_a_run_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
+    clips = [str(make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=60, size=(960, 540))) for i in range(2)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [*COMMAND, *clips, "--model", "crossfade", "--run-id", "stopped", "--resolution", "1920x1080"]
+    process = subprocess.Popen(
+        [*command, "--output-base-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**environment, "PREFECT_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: any((RunFolder.of(str(tmp_path), "stopped").path / "units").glob("*")), process)
+    # As a terminal does: to every process in the group, so that Prefect's temporary server dies as well.
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130 and stdout == ""
+    assert stderr.strip() == "interrupted; the same command with --run-id stopped goes on here"
+
+
 def test_json_and_a_request_that_differs(two_clips: list[str], tmp_path: Path, prefect_server: PrefectServer) -> None:
     options = ["--model", "crossfade", "--gap-frames", "4", "--run-id", "as-json", "--output-base-dir", str(tmp_path)]
 
@@ -184,7 +206,7 @@ def test_a_run_killed_in_the_middle_of_a_join_goes_on_there(tmp_path: Path, pref
     assert frame_hashes(folder.joined_output(2)) == frame_hashes(RunFolder.of(str(tmp_path), "calm").joined_output(2))
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 180
     while not condition():
         assert process.poll() is None, "the run ended before it could be killed"
