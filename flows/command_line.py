@@ -37,14 +37,15 @@ from flows.join_clips import join_clips, plan
 
 EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_IN_PROGRESS, EXIT_INTERRUPTED = 1, 2, 3, 130
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
+# File names are no markup.
+console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 app: typer.Typer = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def _option(field: str, *names: str) -> Any:
     """An option for a parameter of the request, which knows the default."""
     default = JoinRequest.model_fields[field].default
-    shown = "" if default in (None, "") else f" Default: {default}."
+    shown = "" if default in (None, "", {}) else f" Default: {default}."
     return typer.Option(*names, help=f"{_HELP[field]}{shown}", show_default=False)
 
 
@@ -145,9 +146,9 @@ def _parameters(options: dict[str, Any]) -> dict[str, Any]:
     if "per_join_settings" in given:
         given["per_join_settings"] = _read_settings(given["per_join_settings"])
     if "additional_loras" in given:
-        given["additional_loras"] = dict(lora.rpartition("=")[::2] for lora in given["additional_loras"])
-    run_id = given.get("run_id") or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    return {**given, "run_id": run_id, "clip_list": [{"url": clip} for clip in options["clips"]]}
+        given["additional_loras"] = dict(_lora(lora) for lora in given["additional_loras"])
+    new_run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return {"run_id": new_run_id, **given, "clip_list": [{"url": clip} for clip in options["clips"]]}
 
 
 def _size(text: str) -> list[int]:
@@ -157,10 +158,17 @@ def _size(text: str) -> list[int]:
     return [int(width), int(height)]
 
 
+def _lora(text: str) -> tuple[str, str]:
+    name, equals, weight = text.rpartition("=")
+    if not equals:
+        raise RequestError(f"additional_loras: got {text!r}; needed: NAME=WEIGHT, for example style.safetensors=0.8")
+    return name, weight
+
+
 def _rate(text: str) -> float:
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise RequestError(f"fps: got {text!r}; needed: frames per second, for example 25 or 30000/1001") from error
 
 
@@ -246,8 +254,9 @@ def _finish(state: State[Any], request: JoinRequest, as_json: bool) -> None:
         _stop(str(state.message), EXIT_IN_PROGRESS)
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
-        status = EXIT_BAD_REQUEST if isinstance(error, RequestError) else EXIT_FAILED
-        _stop(f"{state.message} (run_id {request.run_id})", status)
+        if isinstance(error, RequestError):
+            _stop(str(error), EXIT_BAD_REQUEST)
+        _stop(f"{state.message} (run_id {request.run_id})", EXIT_FAILED)
     result = state.result()
     assert isinstance(result, JoinResult)
     folder = RunFolder.of(request.output_base_dir, request.run_id)

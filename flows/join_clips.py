@@ -16,6 +16,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
+from splice.errors import RequestError
 from splice.layout import RunFolder
 from splice.media import probe_clip
 from splice.models import spec_of
@@ -100,7 +101,8 @@ def join_clips(
         asked = request_record(request, timeline.clips, recipe_version())
         stored = recall_request(run_id, asked)
         if difference := stored.difference(asked):
-            return Failed(message=f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
+            taken = RequestError(f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
+            return Failed(message=str(taken), data=taken)
         if result := finished_result(run_id):
             return Completed(message=f"Already finished: {result.output.path}", data=result)
         return work(timeline, run_id, folder)
@@ -116,7 +118,7 @@ def plan(request: JoinRequest) -> Timeline:
 def work(timeline: Timeline, run_id: str, folder: RunFolder) -> State[Any]:
     """Do every step that is not done yet, and say how the run ends."""
     keys = {step: record_key(run_id, step, digest) for step, digest in step_digests(timeline).items()}
-    submit = partial(submit_step, keys, find_stale(timeline, keys))
+    submit = partial(submit_step, keys, find_stale(timeline, keys, folder))
     made = submit_units(timeline, submit, folder)
     joins = submit_joins(timeline, submit, made, folder)
     wait([*made.values(), *joins.values()])
@@ -139,9 +141,9 @@ def recall_request(run_id: str, asked: RequestRecord) -> RequestRecord:
 
 
 def finished_result(run_id: str) -> JoinResult | None:
-    """The stored result, if its video is still what it was."""
+    """The stored result, if its videos are still what they were."""
     result = read_record(record_key(run_id, "result"), JoinResult)
-    return result if result and result.output.is_intact() else None
+    return result if result and all(joined.is_intact() for joined in result.joins) else None
 
 
 def already_in_progress(run_id: str, folder: RunFolder, timeline: Timeline) -> State[Any]:
@@ -150,13 +152,13 @@ def already_in_progress(run_id: str, folder: RunFolder, timeline: Timeline) -> S
     return Completed(name="AlreadyInProgress", message=message)
 
 
-def find_stale(timeline: Timeline, keys: dict[str, str]) -> set[str]:
-    """Steps that must be done although a record may say that they are: its output is missing or changed.
+def find_stale(timeline: Timeline, keys: dict[str, str], folder: RunFolder) -> set[str]:
+    """Steps that must be done although a record may say that they are: its output is missing, changed or elsewhere.
 
     Joins from the first one whose output is not intact, and what those are made of.
     """
     records = {step: read_record(key, StepRecord) for step, key in keys.items()}
-    intact = {step: record is not None and record.is_intact() for step, record in records.items()}
+    intact = {step: record is not None and record.is_intact_in(folder) for step, record in records.items()}
     names = [f"join_{join.index}" for join in timeline.joins]
     first = next((k for k, name in enumerate(names) if not intact[name]), len(names))
     needed = {unit.step for join in timeline.joins[first:] for unit in join.new_units}
@@ -199,7 +201,8 @@ def submit_step(
     keys: dict[str, str], stale: set[str], step: Task[..., Any], name: str, *arguments: Any, **more: Any
 ) -> PrefectFuture[Any]:
     """Submit a step under its name and key; the record of a stale one is not believed."""
-    chosen = step.with_options(name=name, refresh_cache=name in stale)
+    # Both names: that of the run is not rendered for a step that never gets to start.
+    chosen = step.with_options(name=name, task_run_name=name, refresh_cache=name in stale)
     future: PrefectFuture[Any] = chosen.submit(keys[name], *arguments, **more)
     return future
 

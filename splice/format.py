@@ -122,7 +122,7 @@ def _output_codec(first: Clip) -> Literal["h264", "hevc"]:
 def _output_color(color: ColorTags) -> ColorTags:
     """The first clip's colour; BT.709 where it is stored as RGB."""
     matrix = "bt709" if color.matrix == "gbr" else color.matrix
-    return ColorTags(matrix, color.primaries, color.transfer, color.full_range and color.matrix != "gbr")
+    return ColorTags(matrix, color.primaries, color.transfer, color.full_range and color.matrix != "gbr", color.assumed)
 
 
 def _nearest_standard(rate: Fraction) -> Fraction:

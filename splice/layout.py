@@ -16,7 +16,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, output_base_dir: str, run_id: str) -> RunFolder:
-        return cls(Path(output_base_dir).absolute() / f"join_clips_run_{run_id}")
+        return cls(Path(output_base_dir).resolve() / f"join_clips_run_{run_id}")
 
     @property
     def lock(self) -> Path:

@@ -51,9 +51,7 @@ def _unit_digest(timeline: Timeline, unit: Unit) -> str:
 
 
 def _digest(values: dict[str, Any]) -> str:
-    text = json.dumps(values, sort_keys=True, default=lambda value: sorted(value) if _is_set(value) else str(value))
+    text = json.dumps(
+        values, sort_keys=True, default=lambda value: sorted(value) if isinstance(value, frozenset) else str(value)
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _is_set(value: object) -> bool:
-    return isinstance(value, frozenset)

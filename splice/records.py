@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from splice.layout import RunFolder
 from splice.request import JoinRequest
 from splice.types import Clip, ClipIdentity
 
@@ -36,8 +37,9 @@ class StepRecord(_Record):
     outputs: tuple[OutputFile, ...]
     notes: dict[str, str | float] = {}
 
-    def is_intact(self) -> bool:
-        return all(output.is_intact() for output in self.outputs)
+    def is_intact_in(self, folder: RunFolder) -> bool:
+        """Whether every output is there, unchanged, and in the run's folder."""
+        return all(Path(output.path).is_relative_to(folder.path) and output.is_intact() for output in self.outputs)
 
 
 class ClipRecord(_Record):
@@ -59,7 +61,7 @@ class RequestRecord(_Record):
         The recipe is no part of what a user asks for.
         """
         for name, was in self.parameters.items():
-            if (now := other.parameters[name]) != was:
+            if (now := other.parameters.get(name)) != was:
                 return f"{name} was {was!r}, now it is {now!r}"
         for before, after in zip(self.clips, other.clips, strict=True):
             if before.identity.sha256 != after.identity.sha256:
@@ -84,7 +86,7 @@ def request_record(request: JoinRequest, clips: tuple[Clip, ...], recipe: str) -
     """What identifies a run: its parameters but for those that can't change the result, and its clips' content."""
     parameters = request.model_dump(mode="json", exclude={"run_id", "clip_list", "max_seams_in_flight"})
     parameters["clip_list"] = [clip.path for clip in clips]
-    parameters["output_base_dir"] = str(Path(request.output_base_dir).absolute())
+    parameters["output_base_dir"] = str(Path(request.output_base_dir).resolve())
     identities = tuple(ClipRecord(name=clip.name, path=clip.path, identity=clip.identity) for clip in clips)
     return RequestRecord(parameters=parameters, clips=identities, recipe=recipe)
 

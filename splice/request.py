@@ -23,7 +23,7 @@ STANDARD_RATES = tuple(
 """Frame rates in common use, frames per second."""
 
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
-FrameSize = Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=2, max_length=2)]
+FrameSize = Annotated[list[Annotated[int, Field(ge=2, le=16384)]], Field(min_length=2, max_length=2)]
 AspectRatio = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$")]
 
 

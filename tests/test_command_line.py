@@ -73,6 +73,10 @@ BAD_OPTIONS = {
     "s3 output": (["--output-base-dir", "s3://bucket/x"], "not available yet"),
     "GPU pool": (["--gpu-deployment", "generate-transition/gpu"], "not available yet"),
     "steps of a model that has none": (["--num-inference-steps", "6"], "no num_inference_steps"),
+    "size beyond any video": (["--resolution", "99999999x99999999"], "resolution"),
+    "run_id empty": (["--run-id", ""], "run_id"),
+    "endless fps": (["--fps", "1e400"], "30000/1001"),
+    "lora without a weight": (["--lora", "style"], "NAME=WEIGHT"),
     "unknown option": (["--gap", "5"], "No such option"),
 }
 
@@ -103,6 +107,12 @@ def test_bad_per_join_settings_are_refused(settings: str, reason: str, two_clips
     arguments = [*two_clips, "--model", "crossfade", "--per-join-settings", str(file), "--output-base-dir", str(base)]
     result = invoke(arguments)
     assert result.exit_code == 2 and reason in " ".join(result.stderr.split()) and not base.exists()
+
+
+def test_names_that_look_like_markup_are_told_as_they_are(tmp_path: Path) -> None:
+    missing = str(tmp_path / "[/bold] [final] :smile:.mp4")
+    result = invoke([missing, missing, "--model", "crossfade"])
+    assert result.exit_code == 2 and missing in result.stderr
 
 
 def test_one_clip_is_refused(two_clips: list[str]) -> None:
@@ -165,7 +175,7 @@ def test_json_and_a_request_that_differs(two_clips: list[str], tmp_path: Path, p
     assert result["output"]["frames"] == 44 and Path(result["output"]["path"]).is_file()
 
     other = call("--gap-frames", "5")
-    assert other.returncode == 1 and other.stdout == ""
+    assert other.returncode == 2 and other.stdout == ""
     assert "gap_frame_count was 4, now it is 5" in other.stderr
 
 

@@ -54,7 +54,7 @@ def probe_clip(index: int, name: str, path: str) -> Clip:
     colour that can't be converted.
     """
     identity = identify_clip(path)
-    return _probe(index, name, str(Path(path).absolute()), identity)
+    return _probe(index, name, str(Path(path).resolve()), identity)
 
 
 @lru_cache(maxsize=1024)
