@@ -224,7 +224,8 @@ def _leave_with_the_server(run_id: str) -> NoReturn:
 
 def _keep_prefect_off_the_terminal() -> None:
     """Prefect's log goes to its API, where its UI shows it; the terminal is for what the user asked for."""
-    # Else Prefect's temporary server speaks up about reporting to its maker, and about not reaching it.
+    # Its temporary server would speak up about reporting to its maker, about not reaching it, and when it dies.
+    os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     setup_logging()
