@@ -189,10 +189,13 @@ def submit_joins(timeline: Timeline, submit: Submit, made: Futures, folder: RunF
             join_index=join.index,
             is_first_join=join.index == 0,
             is_last_join=join is timeline.joins[-1],
-            predecessor=futures.get(f"join_{join.index - 1}"),
             next_clip=timeline.clips[join.transition.right.clip].label,
-            transition=made[f"{name}_transition"],
-            segments=[made[segment.name] for segment in join.segments],
+            # In a dict: of a future that is a parameter itself and is running, Prefect's UI makes a parent.
+            upstream={
+                "predecessor": futures.get(f"join_{join.index - 1}"),
+                "transition": made[f"{name}_transition"],
+                "segments": [made[segment.name] for segment in join.segments],
+            },
         )
     return futures
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import opentimelineio as otio
 from prefect import get_run_logger, task
@@ -29,6 +29,14 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
 
 
 STEP: dict[str, Any] = {"cache_key_fn": _key, "persist_result": True, "result_serializer": "json"}
+
+
+class JoinInputs(TypedDict):
+    """What a join waits for. predecessor: None in the first join."""
+
+    predecessor: StepRecord | None
+    transition: StepRecord
+    segments: list[StepRecord]
 
 
 @task(**STEP, name="record-request")
@@ -73,15 +81,13 @@ def join_clips_child(
     join_index: int,
     is_first_join: bool,
     is_last_join: bool,
-    predecessor: StepRecord | None,
     next_clip: str,
-    transition: StepRecord,
-    segments: Sequence[StepRecord],
+    upstream: JoinInputs,
 ) -> StepRecord:
     """One link of the chain: what the predecessor made, the seam, and the next clip, joined by packet."""
-    join = timeline.joins[join_index]
+    join, transition = timeline.joins[join_index], upstream["transition"]
     path = folder.joined_output(join_index)
-    join_parts(_parts(join, folder, predecessor), path, timeline.format.rate)
+    join_parts(_parts(join, folder, upstream["predecessor"]), path, timeline.format.rate)
     write_contact_sheet(timeline, join, path, folder.join(join_index) / "contact_sheet.jpg")
     report = join_report(timeline, join, transition.notes)
     _write_text(folder.join(join_index) / "report.json", json.dumps(report, indent=2))

@@ -79,6 +79,7 @@ def test_the_joins_form_a_chain_and_the_last_is_the_result(numbered_clips: list[
     runs = task_runs(state, len(STEPS) + 2)
     upstream = {each.id for inputs in runs["join_1"].task_inputs.values() for each in inputs if hasattr(each, "id")}
     assert {runs[name].id for name in ("join_0", "join_1_transition", "clip_2_body")} <= upstream
+    assert "__parents__" not in runs["join_1"].task_inputs, "Prefect's UI would hide the chain inside its first join"
 
 
 def test_each_join_tells_what_it_is_made_of(numbered_clips: list[Path], tmp_path: Path) -> None:
