@@ -300,22 +300,45 @@ SOURCES: dict[str, list[dict[str, Any]]] = {
         {"full_range": True, "sample_aspect": Fraction(4, 3)},
         {"sample_aspect": Fraction(4, 3), "matrix": "bt709"},
     ],
+    "vp9, mpeg2 and open gops": [
+        {"suffix": ".webm", "codec": "vp9", "size": (193, 109)},
+        {"suffix": ".mpg", "codec": "mpeg2"},
+        {"suffix": ".mkv", "open_gop": True, "gop_frames": 12},
+        {"suffix": ".ts", "codec": "mpeg2", "rate": Fraction(30)},
+    ],
+    "varying rate": [
+        {"timestamps": [Fraction(n // 2, 10) + (n % 2) * Fraction(1, 30) for n in range(40)]},
+        {"suffix": ".mkv", "timestamps": [Fraction(n // 2, 10) + (n % 2) * Fraction(1, 30) for n in range(40)]},
+    ],
     "trimmed": [{"hidden_frames": 7, "gop_frames": 12}, {"hidden_frames": 13, "gop_frames": 12}],
 }
+
+
+def _shown_at(times: list[Fraction], clip: int, timeline: Timeline) -> list[Code]:
+    """Frame n of a clip whose rate varies shows its last picture with a time <= n / rate."""
+    moments = [n / timeline.format.rate for n in range(timeline.frame_counts[clip])]
+    return [(clip, max(j for j, time in enumerate(times) if time - times[0] <= moment)) for moment in moments]
+
+
+def _suffixed(sources: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    plain = [{name: value for name, value in options.items() if name != "suffix"} for options in sources]
+    return [(options.get("suffix", ".mp4"), more) for options, more in zip(sources, plain, strict=True)]
 
 
 @pytest.mark.parametrize("replace_mode", [False, True], ids=["insert", "replace"])
 @pytest.mark.parametrize("sources", SOURCES)
 def test_mixed_sources_are_joined_frame_by_frame(tmp_path: Path, sources: str, replace_mode: bool) -> None:
     clips = [
-        make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=40, **options)
-        for i, options in enumerate(SOURCES[sources])
+        make_clip(tmp_path / f"{i}{suffix}", clip_id=i, frame_count=40, **options)
+        for i, (suffix, options) in enumerate(_suffixed(SOURCES[sources]))
     ]
     models: dict[str, TransitionModel] = {"painter": Painter()}
     parameters = {**PAINTED, "gap_frame_count": 9, "replace_mode": replace_mode}
     timeline = _plan(clips, models, **parameters)
     codes = {clip.index: _counted(clip, clip.index, timeline) for clip in timeline.clips}
     for clip, options in zip(timeline.clips, SOURCES[sources], strict=True):
+        if times := options.get("timestamps"):
+            codes[clip.index] = _shown_at(times, clip.index, timeline)
         hidden = options.get("hidden_frames", 0)
         codes[clip.index] = [(i, n + hidden) for i, n in codes[clip.index]]
     seams = _seams(timeline, parameters)
