@@ -96,16 +96,7 @@ def join_clips(
     timeline = plan(request)
     folder = RunFolder.of(request.output_base_dir, run_id)
     with hold_run(folder) as is_held:
-        if not is_held:
-            return already_in_progress(run_id, folder, timeline)
-        asked = request_record(request, timeline.clips, recipe_version())
-        stored = recall_request(run_id, asked)
-        if difference := stored.difference(asked):
-            taken = RequestError(f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
-            return Failed(message=str(taken), data=taken)
-        if result := finished_result(run_id):
-            return Completed(message=f"Already finished: {result.output.path}", data=result)
-        return work(timeline, run_id, folder)
+        return work_once(request, timeline, folder) if is_held else already_in_progress(run_id, folder, timeline)
 
 
 def plan(request: JoinRequest) -> Timeline:
@@ -113,6 +104,19 @@ def plan(request: JoinRequest) -> Timeline:
     clips = [probe_clip(index, source.label, source.path) for index, source in enumerate(request.clip_list)]
     models = {request.settings(join).model for join in range(request.join_count)}
     return plan_timeline(request, clips, {name: spec_of(name) for name in models})
+
+
+def work_once(request: JoinRequest, timeline: Timeline, folder: RunFolder) -> State[Any]:
+    """Refuse a run_id that stands for something else, return a finished result, or do what is left to do."""
+    run_id = request.run_id
+    asked = request_record(request, timeline.clips, recipe_version())
+    stored = recall_request(run_id, asked)
+    if difference := stored.difference(asked):
+        taken = RequestError(f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
+        return Failed(message=str(taken), data=taken)
+    if result := finished_result(run_id):
+        return Completed(message=f"Already finished: {result.output.path}", data=result)
+    return work(timeline, run_id, folder)
 
 
 def work(timeline: Timeline, run_id: str, folder: RunFolder) -> State[Any]:
