@@ -47,11 +47,23 @@ class ColorTags:
 
 @dataclass(frozen=True)
 class Sound:
-    """A clip's first sound track."""
+    """A clip's first sound track that can be decoded. layout: of its channels, as FFmpeg names it (``stereo``)."""
 
     codec: str
     sample_rate: int
-    channels: int
+    layout: str
+
+
+@dataclass(frozen=True)
+class SoundFormat:
+    """What the sound of a timeline is like; every clip's is brought to it.
+
+    layout: of its channels, as FFmpeg names it. codec: of the final file's track.
+    """
+
+    sample_rate: int
+    layout: str
+    codec: Literal["aac", "flac", "opus"] = "aac"
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class Clip:
     duration_seconds: from the first shown frame to the end of the last.
     first_pts: of the first shown frame in units of time_base; None where the file's time stamps are
         incomplete, and frames can only be found by counting from the start.
+    start_seconds: time of the first shown frame on the file's own clock, which its sound shares.
     """
 
     index: int
@@ -98,6 +111,7 @@ class Clip:
     duration_seconds: Fraction
     time_base: Fraction
     first_pts: int | None
+    start_seconds: Fraction
     sound: Sound | None
 
     @property

@@ -93,7 +93,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "trimmed.mp4": ({"hidden_frames": 5, "gop_frames": 12}, {"frame_count": 35}),
     "trimmed.mov": (
         {"hidden_frames": 13, "gop_frames": 12, "tone_hz": 440.0},
-        {"frame_count": 27, "sound": Sound("aac", 48000, 2)},
+        {"frame_count": 27, "sound": Sound("aac", 48000, "stereo")},
     ),
     "odd-444.mp4": ({"size": (193, 109), "pixel_format": "yuv444p"}, {"pixel_format": "yuv444p"}),
     "odd.webm": ({"size": (193, 109), "codec": "vp9"}, {}),
@@ -122,9 +122,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "interlaced.mp4": ({"interlaced": True}, {"is_interlaced": True}),
     "interlaced.mpg": ({"interlaced": True, "codec": "mpeg2"}, {"codec": "mpeg2video", "is_interlaced": True}),
-    "sound.mp4": ({"tone_hz": 440.0}, {"sound": Sound("aac", 48000, 2)}),
-    "sound.mkv": ({"tone_hz": 440.0, "channels": 1, "sample_rate": 44100}, {"sound": Sound("aac", 44100, 1)}),
-    "sound.ts": ({"tone_hz": 440.0}, {"sound": Sound("aac", 48000, 2)}),
+    "sound.mp4": ({"tone_hz": 440.0}, {"sound": Sound("aac", 48000, "stereo")}),
+    "sound.mkv": ({"tone_hz": 440.0, "channels": 1, "sample_rate": 44100}, {"sound": Sound("aac", 44100, "mono")}),
+    "sound.ts": ({"tone_hz": 440.0}, {"sound": Sound("aac", 48000, "stereo")}),
 }
 
 RANGES = [(0, 1), (0, 6), (10, 12), (11, 13), (12, 13), (13, 27), (22, 26), (-2, -1), (-1, 0), (-9, 0), (0, 0)]

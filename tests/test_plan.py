@@ -66,6 +66,7 @@ def make_clip(index: int = 0, frame_count: int = 100, **changes: Any) -> Clip:
         "duration_seconds": frame_count / rate,
         "time_base": Fraction(1, 12800),
         "first_pts": 0,
+        "start_seconds": Fraction(0),
         "sound": None,
     }
     return Clip(**{**values, **changes})

@@ -35,6 +35,7 @@ class _Timing:
     frame_count: int
     duration_seconds: Fraction
     first_pts: int | None
+    start_seconds: Fraction
 
 
 def identify_clip(path: str) -> ClipIdentity:
@@ -97,12 +98,16 @@ def _probe(index: int, name: str, path: str, identity: ClipIdentity) -> Clip:
             frame_count=timing.frame_count,
             duration_seconds=timing.duration_seconds,
             first_pts=timing.first_pts,
+            start_seconds=timing.start_seconds,
         )
 
 
 def _read_sound(container: InputContainer) -> Sound | None:
     for stream in container.streams.audio:
-        return Sound(stream.codec_context.name, stream.codec_context.sample_rate, stream.codec_context.channels)
+        context = stream.codec_context
+        # Some cameras add tracks of codecs of their own.
+        if context is not None:
+            return Sound(context.codec.canonical_name, context.sample_rate, context.layout.name)
     return None
 
 
@@ -189,7 +194,7 @@ def _decode_timing(path: str) -> _Timing:
         if len(pts) == len(found) and all(a < b for a, b in pairwise(pts)):
             return _time(pts, found[-1][1], stream, seekable=False)
         rate = stream.guessed_rate or DEFAULT_RATE
-        return _Timing(rate, True, len(found), len(found) / rate, None)
+        return _Timing(rate, True, len(found), len(found) / rate, None, Fraction(0))
 
 
 def _time(pts: Sequence[int], last_duration: int, stream: VideoStream, seekable: bool) -> _Timing:
@@ -202,12 +207,12 @@ def _time(pts: Sequence[int], last_duration: int, stream: VideoStream, seekable:
         min(STANDARD_RATES, key=lambda rate: abs(rate - mean)),
         mean.limit_denominator(1001),
     )
-    first_pts = pts[0] if seekable else None
+    first_pts, start_seconds = (pts[0] if seekable else None), pts[0] * time_base
     for rate in _distinct(candidates):
         if _is_constant(pts, time_base, rate):
-            return _Timing(rate, True, len(pts), len(pts) / rate, first_pts)
+            return _Timing(rate, True, len(pts), len(pts) / rate, first_pts, start_seconds)
     last_seconds = last_duration * time_base or 1 / mean
-    return _Timing(mean, False, len(pts), span_seconds + last_seconds, first_pts)
+    return _Timing(mean, False, len(pts), span_seconds + last_seconds, first_pts, start_seconds)
 
 
 def _distinct(rates: Iterable[Fraction | None]) -> list[Fraction]:

@@ -62,6 +62,7 @@ def read_output(path: Path, video_format: VideoFormat, frame_count: int, frames:
         duration_seconds=frame_count / video_format.rate,
         time_base=Fraction(1, timescale(video_format.rate)),
         first_pts=0,
+        start_seconds=Fraction(0),
         sound=None,
     )
     return read_frames(output, video_format, frames)
