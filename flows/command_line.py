@@ -27,7 +27,6 @@ from prefect.settings import (
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from splice.errors import RequestError
-from splice.layout import RunFolder
 from splice.records import JoinResult
 from splice.request import JoinRequest, parse_request
 from splice.types import Timeline
@@ -73,11 +72,11 @@ _HELP = {
     "resolution": "WxH of the result; left out: the first clip's.",
     "fps": "Frame rate of the result, 25 or 29.97 or 30000/1001; left out: the first clip's.",
     "loop": "A last join leads from the last clip back to the first.",
-    "audio": "What the sound does across a seam. Only 'drop' is available yet.",
-    "soundtrack": "Music laid under the result. Not available yet.",
-    "soundtrack_gain_db": "Its gain. Not available yet.",
-    "audio_codec": "Codec of the result's sound. Not available yet.",
-    "strategy": "Only 'sequential' is available yet.",
+    "audio": "What the sound does across a seam: 'bridge' it, 'silence', or 'drop' all sound.",
+    "soundtrack": "Music laid under the result, repeated or cut to its length.",
+    "soundtrack_gain_db": "Its gain in dB.",
+    "audio_codec": "Codec of the result's sound: aac, flac or opus.",
+    "strategy": "'sequential' writes every join, 'parallel' stitches everything at once.",
     "output_base_dir": "The result goes to join_clips_run_{run_id} in this folder.",
     "run_id": "Identity of the run: the same id is the same work, never done twice. Left out: a new one.",
     "per_join_settings": "JSON file with a list of settings; entry k overrides settings of join k.",
@@ -131,7 +130,6 @@ def main(
         timeline = plan(request)
     except RequestError as error:
         _stop(str(error), EXIT_BAD_REQUEST)
-    _say_what_is_left_out(timeline)
     _finish(_run(parameters, timeline), request, as_json)
 
 
@@ -179,12 +177,6 @@ def _read_settings(path: str) -> Any:
         raise RequestError(f"per_join_settings: {path}: {error.strerror}; give a JSON file") from error
     except ValueError as error:
         raise RequestError(f"per_join_settings: {path} is no JSON: {error}; needed: a list of settings") from error
-
-
-def _say_what_is_left_out(timeline: Timeline) -> None:
-    with_sound = [clip.name for clip in timeline.clips if clip.sound]
-    if with_sound:
-        console.print(f"note: the result is silent; the sound of {', '.join(with_sound)} is left out")
 
 
 def _run(parameters: dict[str, Any], timeline: Timeline) -> State[Any]:
@@ -260,10 +252,33 @@ def _finish(state: State[Any], request: JoinRequest, as_json: bool) -> None:
         _stop(f"{state.message} (run_id {request.run_id})", EXIT_FAILED)
     result = state.result()
     assert isinstance(result, JoinResult)
-    folder = RunFolder.of(request.output_base_dir, request.run_id)
-    for index, joined in enumerate(result.joins):
-        console.print(f"join_{index}: {joined.frames} frames; seam: {folder.join(index) / 'contact_sheet.jpg'}")
+    for joined in result.joins:
+        _say_what_was_done(Path(joined.path).parent)
     print(result.model_dump_json() if as_json else result.output.path)
+
+
+def _say_what_was_done(home: Path) -> None:
+    """One line for what a join did itself, and one for all of its video, from its report."""
+    try:
+        report = json.loads((home / "report.json").read_text())
+    except OSError:
+        # A finished run is believed by its videos; a user may have tidied up beside them.
+        return
+    took = f"{report['elapsed_seconds']:.1f} s"
+    console.print(f"{report['join']}: {_tally(report['this_join'])}; joined in {took}")
+    console.print(f"  in all {report['frames']} frames, {report['seconds']:.1f} s: {_tally(report['total'])}")
+    for sheet in sorted(home.glob("contact_sheet*.jpg")):
+        console.print(f"  seam: {sheet}")
+
+
+def _tally(counted: dict[str, Any]) -> str:
+    """``60 frames copied (1.2 MB: fits as it is), 5 encoded (0.1 MB: 5 generated)``."""
+    copied, encoded = counted["passthrough"], counted["encode"]
+    why = ", ".join(f"{frames} {reason}" for reason, frames in encoded["why"].items())
+    return (
+        f"{copied['frames']} frames copied ({copied['bytes'] / 1e6:.1f} MB), "
+        f"{encoded['frames']} encoded ({encoded['bytes'] / 1e6:.1f} MB: {why})"
+    )
 
 
 def _stop(message: str, status: int) -> NoReturn:

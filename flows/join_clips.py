@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect import Task, flow, get_run_logger
@@ -18,13 +19,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 from splice.errors import RequestError
 from splice.layout import RunFolder
-from splice.media import probe_clip
+from splice.media import identify_clip, probe_clip, probe_soundtrack
 from splice.models import spec_of
 from splice.plan import plan_timeline
 from splice.recipe import recipe_version, step_digests
 from splice.records import JoinResult, RequestRecord, StepRecord, request_record
 from splice.request import AspectRatio, ClipSource, FrameSize, JoinRequest, PerJoinSettings, RunId, parse_request
-from splice.types import Join, Timeline
+from splice.types import Join, Segment, Soundtrack, Timeline, Transition
 from tasks.guard import hold_run
 from tasks.records import read_record, record_key
 from tasks.steps import generate_transition, join_clips_child, prepare_clip, publish_result, record_request
@@ -64,7 +65,7 @@ def join_clips(
     resolution: FrameSize | None = None,
     fps: float | None = None,
     loop: bool = False,
-    audio: Literal["bridge", "silence", "drop"] = "drop",
+    audio: Literal["bridge", "silence", "drop"] = "bridge",
     soundtrack: str | None = None,
     soundtrack_gain_db: float = 0,
     audio_codec: Literal["aac", "flac", "opus"] = "aac",
@@ -89,6 +90,11 @@ def join_clips(
         resolution: [width, height] of the result; empty: the first clip's
         fps: frame rate of the result; empty: the first clip's
         loop: a last join leads from the last clip back to the first
+        audio: what the sound does across a seam: bridge it with room tone, fall silent, or no sound at all (drop)
+        soundtrack: path of music laid under the result, repeated or cut to its length
+        soundtrack_gain_db: of the music alone
+        audio_codec: of the result's sound
+        strategy: sequential writes every join; parallel stitches everything at once, for long lists
         output_base_dir: the result goes to join_clips_run_{run_id} in this folder
         per_join_settings: entry k overrides settings of join k
     """
@@ -103,13 +109,21 @@ def plan(request: JoinRequest) -> Timeline:
     """Probe every clip and lay every join to the frame. Raises RequestError."""
     clips = [probe_clip(index, source.label, source.path) for index, source in enumerate(request.clip_list)]
     models = {request.settings(join).model for join in range(request.join_count)}
-    return plan_timeline(request, clips, {name: spec_of(name) for name in models})
+    return plan_timeline(request, clips, {name: spec_of(name) for name in models}, find_soundtrack(request))
+
+
+def find_soundtrack(request: JoinRequest) -> Soundtrack | None:
+    if request.soundtrack is None:
+        return None
+    path = ClipSource(url=request.soundtrack).path
+    probe_soundtrack(path)
+    return Soundtrack(str(Path(path).resolve()), request.soundtrack_gain_db, identify_clip(path))
 
 
 def work_once(request: JoinRequest, timeline: Timeline, folder: RunFolder) -> State[Any]:
     """Refuse a run_id that stands for something else, return a finished result, or do what is left to do."""
     run_id = request.run_id
-    asked = request_record(request, timeline.clips, recipe_version())
+    asked = request_record(request, timeline, recipe_version())
     stored = recall_request(run_id, asked)
     if difference := stored.difference(asked):
         taken = RequestError(f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
@@ -151,7 +165,7 @@ def finished_result(run_id: str) -> JoinResult | None:
 
 
 def already_in_progress(run_id: str, folder: RunFolder, timeline: Timeline) -> State[Any]:
-    done = sum(folder.joined_output(join.index).exists() for join in timeline.joins)
+    done = sum(folder.joined_output(join.name).exists() for join in timeline.joins)
     message = f"run {run_id} is in progress in another process: {done} of {len(timeline.joins)} joins are complete"
     return Completed(name="AlreadyInProgress", message=message)
 
@@ -163,45 +177,54 @@ def find_stale(timeline: Timeline, keys: dict[str, str], folder: RunFolder) -> s
     """
     records = {step: read_record(key, StepRecord) for step, key in keys.items()}
     intact = {step: record is not None and record.is_intact_in(folder) for step, record in records.items()}
-    names = [f"join_{join.index}" for join in timeline.joins]
+    names = [join.name for join in timeline.joins]
     first = next((k for k, name in enumerate(names) if not intact[name]), len(names))
-    needed = {unit.step for join in timeline.joins[first:] for unit in join.new_units}
+    needed = {unit.step for join in timeline.joins[first:] for unit in join.encoded_units}
     return set(names[first:]) | {step for step in needed if not intact[step]}
 
 
 def submit_units(timeline: Timeline, submit: Submit, folder: RunFolder) -> Futures:
-    """Every clip and every transition: they depend on no join, and may all run at once."""
+    """Every piece of a clip that is encoded and every transition: they depend on no join, and may all run at once."""
     futures: Futures = {}
     for join in timeline.joins:
-        for segment in join.segments:
+        for segment in encoded_segments(join):
             futures[segment.name] = submit(prepare_clip, segment.name, quote(timeline), segment, folder)
-        name = f"join_{join.index}_transition"
-        futures[name] = submit(generate_transition, name, quote(timeline), join.index, folder)
+        for name, transition in transitions_of(join).items():
+            futures[name] = submit(generate_transition, name, quote(timeline), transition.join, folder)
     return futures
 
 
 def submit_joins(timeline: Timeline, submit: Submit, made: Futures, folder: RunFolder) -> Futures:
-    """The chain: join_k waits for join_{k-1}, for transition k and for the next clip."""
+    """The chain: join_k waits for join_{k-1}, for transition k and for the next clip; a stitch for all at once."""
     futures: Futures = {}
-    for join in timeline.joins:
-        name = f"join_{join.index}"
-        futures[name] = submit(
+    predecessor = None
+    for index, join in enumerate(timeline.joins):
+        predecessor = futures[join.name] = submit(
             join_clips_child,
-            name,
+            join.name,
             quote(timeline),
             folder,
-            join_index=join.index,
-            is_first_join=join.index == 0,
+            join_index=index,
+            is_first_join=index == 0,
             is_last_join=join is timeline.joins[-1],
-            next_clip=timeline.clips[join.transition.right.clip].label,
+            next_clip=timeline.clips[join.last_clip].label,
             # In a dict: of a future that is a parameter itself and is running, Prefect's UI makes a parent.
             upstream={
-                "predecessor": futures.get(f"join_{join.index - 1}"),
-                "transition": made[f"{name}_transition"],
-                "segments": [made[segment.name] for segment in join.segments],
+                "predecessor": predecessor,
+                "transitions": [made[name] for name in transitions_of(join)],
+                "segments": [made[segment.name] for segment in encoded_segments(join)],
             },
         )
     return futures
+
+
+def encoded_segments(join: Join) -> list[Segment]:
+    return [unit for unit in join.encoded_units if isinstance(unit, Segment)]
+
+
+def transitions_of(join: Join) -> dict[str, Transition]:
+    """The transitions that come in with a join, by the name of their step."""
+    return {f"join_{transition.join}_transition": transition for transition in join.transitions}
 
 
 def submit_step(
@@ -216,18 +239,18 @@ def submit_step(
 
 def first_failure(timeline: Timeline, made: Futures, joins: Futures) -> str | None:
     """The first join of the chain that failed, and why; None where all are complete."""
-    for join in timeline.joins:
+    for index, join in enumerate(timeline.joins):
         for name, future in inputs_of(join, made, joins).items():
             if not future.state.is_completed():
-                done = f"{join.index} of {len(timeline.joins)} joins are complete"
-                return f"join_{join.index} failed: {name}: {reason_of(future)}; {done}, the same run_id goes on there"
+                done = f"{index} of {len(timeline.joins)} joins are complete"
+                return f"{join.name} failed: {name}: {reason_of(future)}; {done}, the same run_id goes on there"
     return None
 
 
 def inputs_of(join: Join, made: Futures, joins: Futures) -> Futures:
     """The join's own futures, its inputs before itself."""
-    names = [segment.name for segment in join.segments] + [f"join_{join.index}_transition"]
-    return {**{name: made[name] for name in names}, f"join_{join.index}": joins[f"join_{join.index}"]}
+    names = [segment.name for segment in encoded_segments(join)] + list(transitions_of(join))
+    return {**{name: made[name] for name in names}, join.name: joins[join.name]}
 
 
 def reason_of(future: PrefectFuture[Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from splice.errors import MediaError
 from splice.media import atomic_output, read_output, to_rgb
 from splice.models.protocol import Frame
-from splice.types import FrameRange, Join, Timeline, TransitionPiece
+from splice.types import FrameRange, Join, Timeline, Transition, TransitionPiece
 
 COLUMNS = 4
 TILE_WIDTH = 320
@@ -19,18 +19,18 @@ BAND_COLORS = {"before": (160, 160, 160), "generated": (60, 180, 75), "after": (
 """BGR of the band under each frame: green marks what was generated."""
 
 
-def write_contact_sheet(timeline: Timeline, join: Join, video: Path, sheet: Path) -> None:
-    """Four frames before, eight of the generated span and four after it, from the joined video, as a JPEG.
+def write_contact_sheet(timeline: Timeline, join: Join, transition: Transition, video: Path, sheet: Path) -> None:
+    """A seam of ``join`` as a JPEG: four frames before, eight of the generated span, four after, from the joined video.
 
     At the end of a loop the frames after the seam are the video's first ones.
     Raises MediaError where the video can't be read or the sheet not be written.
     """
-    start = _start_of_gap(join)
-    stop = start + join.transition.gap_frame_count
+    start = _start_of_gap(join, transition)
+    stop = start + transition.gap_frame_count
     before = [max(0, n) for n in range(start - COLUMNS, start)]
     generated = np.linspace(start, stop - 1, 2 * COLUMNS).round().astype(int).tolist()
     # Beyond the end a loop goes on with its first frames; a right clip of a few frames repeats its last one.
-    last = stop + COLUMNS if join.transition.right.clip == 0 else join.frame_count - 1
+    last = stop + COLUMNS if transition.right.clip == 0 else join.frame_count - 1
     after = [min(n, last) % join.frame_count for n in range(stop, stop + COLUMNS)]
     pictures = _read_pictures(timeline, join, video, (*before, *generated, *after))
     kinds = (
@@ -47,13 +47,13 @@ def write_contact_sheet(timeline: Timeline, join: Join, video: Path, sheet: Path
         partial.write_bytes(data.tobytes())
 
 
-def _start_of_gap(join: Join) -> int:
+def _start_of_gap(join: Join, transition: Transition) -> int:
     start = 0
     for unit in join.output:
-        if isinstance(unit, TransitionPiece) and unit.join == join.index and unit.role == "transition":
-            return start + len(join.transition.blend_left)
+        if isinstance(unit, TransitionPiece) and unit.join == transition.join and unit.role == "transition":
+            return start + len(transition.blend_left)
         start += unit.frame_count
-    raise MediaError(f"join {join.index} shows no transition of its own")
+    raise MediaError(f"{join.name} shows nothing of transition {transition.join}")
 
 
 def _read_pictures(timeline: Timeline, join: Join, video: Path, numbers: Sequence[int]) -> dict[int, Frame]:

@@ -9,13 +9,25 @@ from typing import Literal
 
 from splice.errors import RequestError
 from splice.request import STANDARD_RATES, JoinRequest
-from splice.types import Clip, ColorTags, VideoFormat
+from splice.types import Clip, ColorTags, SoundFormat, VideoFormat
 
 SAME_TRANSFER = ("bt709", "smpte170m", "bt2020-10", "bt2020-12")
 """Names of one and the same curve: ITU-T H.273 (07/2021), table 3, values 1, 6, 14 and 15."""
 
 SAME_MATRIX = ("smpte170m", "bt470bg")
 """Names of one and the same matrix: ITU-T H.273 (07/2021), table 4, values 5 and 6."""
+
+DEFAULT_SAMPLE_RATE = 48_000
+
+SAMPLE_RATES: dict[str, tuple[int, ...]] = {
+    "aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000),
+    "flac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000, 176400, 192000),
+    "opus": (48000,),
+}
+"""What the output's codec, and FLAC between joins, can carry, in hertz."""
+
+LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.0(side)", "5.1", "5.1(side)", "7.1")
+"""Channel layouts that every codec of the output has, by FFmpeg's names."""
 
 
 def choose_format(request: JoinRequest, clips: Sequence[Clip]) -> VideoFormat:
@@ -60,6 +72,31 @@ def conform_reasons(clip: Clip, video_format: VideoFormat) -> tuple[str, ...]:
     )
     reasons = [f"{what} {_say(got)} -> {_say(wanted)}" for what, got, wanted in facts if got != wanted]
     return (*reasons, "interlaced") if clip.is_interlaced else tuple(reasons)
+
+
+def encode_reason(clip: Clip, video_format: VideoFormat) -> str:
+    """Why none of the clip's packets may be copied into the timeline; empty where they may."""
+    if reasons := conform_reasons(clip, video_format):
+        return f"conformed: {', '.join(reasons)}"
+    if clip.codec != video_format.codec:
+        return f"codec {clip.codec} -> {video_format.codec}"
+    return clip.uncut_reason
+
+
+def choose_sound_format(request: JoinRequest, clips: Sequence[Clip]) -> SoundFormat | None:
+    """Rate and layout of the first clip that has sound; 48 kHz stereo where there is only music; None for silence.
+
+    A rate or layout that the output's codec does not have becomes 48 kHz, or stereo.
+    """
+    sounds = [clip.sound for clip in clips if clip.sound and request.audio != "drop"]
+    if not sounds and request.soundtrack is None:
+        return None
+    rate, layout = (sounds[0].sample_rate, sounds[0].layout) if sounds else (DEFAULT_SAMPLE_RATE, "stereo")
+    return SoundFormat(
+        sample_rate=rate if rate in SAMPLE_RATES[request.audio_codec] else DEFAULT_SAMPLE_RATE,
+        layout=layout if layout in LAYOUTS else "stereo",
+        codec=request.audio_codec,
+    )
 
 
 def conformed_frame_count(clip: Clip, video_format: VideoFormat) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from splice.types import Segment, Unit
+from splice.types import Join, Segment, Transition, Unit
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,18 @@ class RunFolder:
     def lock(self) -> Path:
         return self.path / ".lock"
 
-    def join(self, index: int) -> Path:
-        return self.path / f"join_{index}"
+    def join(self, name: str) -> Path:
+        """The folder of a join, ``join_k`` or ``stitch``."""
+        return self.path / name
 
-    def joined_output(self, index: int) -> Path:
-        return self.join(index) / "joined_output.mp4"
+    def joined_output(self, name: str) -> Path:
+        return self.join(name) / "joined_output.mp4"
+
+    def contact_sheet(self, join: Join, transition: Transition) -> Path:
+        number = "" if len(join.transitions) == 1 else f"_{transition.join}"
+        return self.join(join.name) / f"contact_sheet{number}.jpg"
 
     def unit(self, unit: Unit) -> Path:
         if isinstance(unit, Segment):
             return self.path / "units" / f"{unit.name}.mp4"
-        return self.join(unit.join) / f"{unit.role}.mp4"
+        return self.join(f"join_{unit.join}") / f"{unit.role}.mp4"

@@ -12,7 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from splice.errors import RequestError
-from splice.format import choose_format, conform_reasons, conformed_frame_count
+from splice.format import (
+    choose_format,
+    choose_sound_format,
+    conform_reasons,
+    conformed_frame_count,
+    encode_reason,
+)
 from splice.models.protocol import ModelSpec, WindowRule
 from splice.request import JoinRequest, PerJoinSettings
 from splice.types import (
@@ -22,17 +28,27 @@ from splice.types import (
     Join,
     JoinSettings,
     Segment,
+    Soundtrack,
     Timeline,
     Transition,
     TransitionPiece,
     Unit,
 )
 
+AS_IT_IS = "fits as it is"
+"""Why packets are copied."""
 
-def plan_timeline(request: JoinRequest, clips: Sequence[Clip], specs: Mapping[str, ModelSpec]) -> Timeline:
+
+def plan_timeline(
+    request: JoinRequest,
+    clips: Sequence[Clip],
+    specs: Mapping[str, ModelSpec],
+    soundtrack: Soundtrack | None = None,
+) -> Timeline:
     """Lay every join of ``request`` to the frame.
 
     clips: one per entry of ``clip_list``, in its order. specs: of every model that the joins name.
+    soundtrack: what the request's ``soundtrack`` was found to be.
     Raises RequestError: what does not fit, by which clip or join, what it has, what is needed, and the
     largest setting that would work (also as ``error.remedy``, settings of the request).
     """
@@ -42,9 +58,20 @@ def plan_timeline(request: JoinRequest, clips: Sequence[Clip], specs: Mapping[st
         transitions = _lay_transitions(request, clips, counts, specs)
     except RequestError as error:
         raise _with_remedy(error, request, clips, counts, specs) from None
-    conformed = tuple(conform_reasons(clip, video_format) for clip in clips)
-    segments = [_cut(i, counts[i], transitions, request.loop, conformed[i]) for i in range(len(clips))]
-    return Timeline(video_format, tuple(clips), counts, conformed, _chain(transitions, segments))
+    segments = [
+        _cut(clip, counts[clip.index], transitions, request.loop, encode_reason(clip, video_format)) for clip in clips
+    ]
+    joins = _chain(transitions, segments)
+    return Timeline(
+        format=video_format,
+        clips=tuple(clips),
+        frame_counts=counts,
+        conformed=tuple(conform_reasons(clip, video_format) for clip in clips),
+        joins=joins if request.strategy == "sequential" else (_stitch(joins),),
+        sound=choose_sound_format(request, clips),
+        audio=request.audio,
+        soundtrack=soundtrack,
+    )
 
 
 def _lay_transitions(
@@ -167,40 +194,71 @@ def _keeps_whole_latents(left: int, gap: int, right: int, multiple: int) -> bool
 
 
 def _cut(
-    clip: int, frame_count: int, transitions: Sequence[Transition], loop: bool, conformed: tuple[str, ...]
+    clip: Clip, frame_count: int, transitions: Sequence[Transition], loop: bool, obstacle: str
 ) -> tuple[Segment, ...]:
-    """Head, body and tail of one clip, without those that are empty or that no output ever shows."""
-    before = transitions[clip - 1] if clip > 0 or loop else None
-    after = transitions[clip] if clip < len(transitions) else None
+    """A clip's segments, in order, without those that are empty."""
+    before = transitions[clip.index - 1] if clip.index > 0 or loop else None
+    after = transitions[clip.index] if clip.index < len(transitions) else None
     start = before.blend_right.stop if before else 0
     stop = after.blend_left.start if after else frame_count
-    reason = f"conformed: {', '.join(conformed)}" if conformed else "every clip is encoded once"
-    pieces = (
-        Segment(clip, FrameRange(0, start), "head", "encode", reason),
-        Segment(clip, FrameRange(start, stop), "body", "encode", reason),
-        Segment(clip, FrameRange(stop, frame_count), "tail", "encode", reason),
-    )
-    never_shown = "head" if clip > 0 else "tail"
-    return tuple(piece for piece in pieces if piece.frame_count and piece.role != never_shown)
+    cuts = None if obstacle else clip.cut_points
+    first = cuts.first_start(start) if cuts else None
+    if cuts is None or first is None or first >= (last := cuts.last_stop(stop)):
+        reason = obstacle or "no keyframe from which on it could be copied"
+        pieces = [
+            Segment(clip.index, FrameRange(0, start), "head", "encode", reason),
+            Segment(clip.index, FrameRange(start, stop), "body", "encode", reason),
+            Segment(clip.index, FrameRange(stop, frame_count), "tail", "encode", reason),
+        ]
+    else:
+        pieces = [
+            Segment(clip.index, FrameRange(0, first), "head", "passthrough", AS_IT_IS),
+            Segment(clip.index, FrameRange(start, first), "lead", "encode", "before the first keyframe after the seam"),
+            Segment(clip.index, FrameRange(first, last), "body", "passthrough", AS_IT_IS),
+            Segment(clip.index, FrameRange(last, stop), "trail", "encode", "decoded from frames beyond the seam"),
+            Segment(clip.index, FrameRange(last, frame_count), "tail", "passthrough", AS_IT_IS),
+        ]
+    return tuple(piece for piece in pieces if piece.frame_count)
 
 
 def _chain(transitions: Sequence[Transition], segments: Sequence[tuple[Segment, ...]]) -> tuple[Join, ...]:
     """Each join keeps its predecessor's output but for the interim units, and adds the seam and the next clip."""
+    shown = _first_shown(segments[0])
     joins: list[Join] = []
     for transition in transitions:
-        following = segments[transition.right.clip] if transition.right.clip else ()
+        following = _first_shown(segments[transition.right.clip]) if transition.right.clip else ()
+        trail = _of_role(segments[transition.left.clip], "trail")
         before, pieces = _divide(transition)
-        after = (*pieces, *following)
-        if not joins:
-            shown = (*segments[0], *after)
-            joins.append(Join(0, transition, (), None, shown, shown))
-            continue
-        previous = joins[-1].output
-        kept_units = [u for u in previous if not _is_replaced(u, transition)]
-        skipped = previous[0].frame_count if previous[0] not in kept_units else 0
+        if transition.right.clip == 0:
+            before += _of_role(segments[0], "lead")
+        after = (*trail, *pieces, *following)
+        kept_units = tuple(unit for unit in shown if not _is_replaced(unit, transition))
+        skipped = shown[0].frame_count if shown[0] not in kept_units else 0
         kept = FrameRange(skipped, skipped + sum(unit.frame_count for unit in kept_units))
-        joins.append(Join(transition.join, transition, before, kept, after, (*before, *kept_units, *after)))
+        output = (*before, *kept_units, *after)
+        # The first join has no predecessor to copy from: it begins with the first clip itself.
+        start = (kept_units, None) if not joins else (before, kept)
+        joins.append(Join(f"join_{transition.join}", (transition,), start[0], start[1], after, output))
+        shown = output
     return tuple(joins)
+
+
+def _stitch(chain: Sequence[Join]) -> Join:
+    """The chain's last output, made at once."""
+    last = chain[-1]
+    transitions = tuple(transition for join in chain for transition in join.transitions)
+    return Join("stitch", transitions, (), None, last.output, last.output)
+
+
+def _first_shown(segments: Sequence[Segment]) -> tuple[Unit, ...]:
+    """What a clip shows until the next join: not what only follows from a seam that is still to come."""
+    is_first = segments[0].clip == 0
+    hidden = ("trail", "lead") if is_first else ("trail", "head")
+    return tuple(segment for segment in segments if segment.role not in hidden)
+
+
+def _of_role(segments: Sequence[Segment], role: str) -> tuple[Unit, ...]:
+    return tuple(segment for segment in segments if segment.role == role)
 
 
 def _divide(transition: Transition) -> tuple[tuple[Unit, ...], tuple[Unit, ...]]:

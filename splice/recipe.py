@@ -12,19 +12,19 @@ from typing import Any
 from splice.media import ENCODER_REVISION
 from splice.types import Segment, Timeline, Unit
 
-RECIPE = "1"
+RECIPE = "2"
 """To be raised with any change of code that makes other frames from the same plan."""
 
 
 @cache
 def recipe_version() -> str:
     """The recipe, the encoder's settings, and the libraries whose releases may change pixels or packets."""
-    libraries = (f"{name} {version(name)}" for name in ("av", "opencv-python-headless", "numpy"))
+    libraries = (f"{name} {version(name)}" for name in ("av", "opencv-python-headless", "numpy", "soundfile"))
     return ", ".join([f"recipe {RECIPE}", f"encoder {ENCODER_REVISION}", *libraries])
 
 
 def step_digests(timeline: Timeline) -> dict[str, str]:
-    """Of every step by name (units, ``join_k_transition``, ``join_k``): a hash of its inputs from the plan.
+    """Of every step by name (encoded units, ``join_k_transition``, joins): a hash of its inputs from the plan.
 
     Clips count by their content, transitions by settings and model revision. A join's digest is made of
     the digests of what it joins, never of a predecessor's file.
@@ -32,11 +32,11 @@ def step_digests(timeline: Timeline) -> dict[str, str]:
     digests: dict[str, str] = {}
     previous = ""
     for join in timeline.joins:
-        for unit in join.new_units:
-            digests[unit.step] = _unit_digest(timeline, unit)
-        units = [(unit.name, digests[unit.step]) for unit in join.new_units]
-        previous = _digest({"join": join.index, "after": previous, "kept": str(join.kept), "units": units})
-        digests[f"join_{join.index}"] = previous
+        units = [(unit.name, _unit_digest(timeline, unit)) for unit in join.new_units]
+        digests |= {unit.step: _unit_digest(timeline, unit) for unit in join.encoded_units}
+        sound = _sound_values(timeline, is_last=join is timeline.joins[-1])
+        previous = _digest({"after": previous, "kept": str(join.kept), "units": units, "sound": sound})
+        digests[join.name] = previous
     return digests
 
 
@@ -44,10 +44,25 @@ def _unit_digest(timeline: Timeline, unit: Unit) -> str:
     common = {"format": asdict(timeline.format), "recipe": recipe_version()}
     if isinstance(unit, Segment):
         clip = timeline.clips[unit.clip].identity.sha256
-        return _digest({"clip": clip, "frames": asdict(unit.frames), **common})
-    transition = timeline.joins[unit.join].transition
+        return _digest({"clip": clip, "frames": asdict(unit.frames), "action": unit.action, **common})
+    transition = timeline.transitions[unit.join]
     clips = [timeline.clips[side.clip].identity.sha256 for side in (transition.left, transition.right)]
     return _digest({"clips": clips, "transition": asdict(transition), **common})
+
+
+def _sound_values(timeline: Timeline, is_last: bool) -> dict[str, Any] | None:
+    """What the sound of a join depends on, beyond its clips; the codec and the music concern the last one only."""
+    if timeline.sound is None:
+        return None
+    values: dict[str, Any] = {
+        "rate": timeline.sound.sample_rate,
+        "layout": timeline.sound.layout,
+        "mode": timeline.audio,
+    }
+    if is_last:
+        music = timeline.soundtrack
+        values |= {"codec": timeline.sound.codec, "music": music and (music.identity.sha256, music.gain_db)}
+    return values
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from splice.layout import RunFolder
 from splice.request import JoinRequest
-from splice.types import Clip, ClipIdentity
+from splice.types import ClipIdentity, Timeline
 
 
 class _Record(BaseModel):
@@ -53,6 +53,7 @@ class RequestRecord(_Record):
 
     parameters: dict[str, Any]
     clips: tuple[ClipRecord, ...]
+    soundtrack_sha256: str | None = None
     recipe: str
 
     def difference(self, other: RequestRecord) -> str | None:
@@ -66,6 +67,8 @@ class RequestRecord(_Record):
         for before, after in zip(self.clips, other.clips, strict=True):
             if before.identity.sha256 != after.identity.sha256:
                 return f"clip {before.name} ({before.path}) has changed since"
+        if self.soundtrack_sha256 != other.soundtrack_sha256:
+            return f"the soundtrack ({self.parameters['soundtrack']}) has changed since"
         return None
 
 
@@ -82,13 +85,21 @@ def output_file(path: Path, frames: int) -> OutputFile:
     return OutputFile(path=str(path), size_bytes=path.stat().st_size, sha256=_sha256(path), frames=frames)
 
 
-def request_record(request: JoinRequest, clips: tuple[Clip, ...], recipe: str) -> RequestRecord:
+def request_record(request: JoinRequest, timeline: Timeline, recipe: str) -> RequestRecord:
     """What identifies a run: its parameters but for those that can't change the result, and its clips' content."""
     parameters = request.model_dump(mode="json", exclude={"run_id", "clip_list", "max_seams_in_flight"})
-    parameters["clip_list"] = [clip.path for clip in clips]
+    parameters["clip_list"] = [clip.path for clip in timeline.clips]
     parameters["output_base_dir"] = str(Path(request.output_base_dir).resolve())
-    identities = tuple(ClipRecord(name=clip.name, path=clip.path, identity=clip.identity) for clip in clips)
-    return RequestRecord(parameters=parameters, clips=identities, recipe=recipe)
+    identities = tuple(ClipRecord(name=clip.name, path=clip.path, identity=clip.identity) for clip in timeline.clips)
+    music = timeline.soundtrack
+    if music is not None:
+        parameters["soundtrack"] = music.path
+    return RequestRecord(
+        parameters=parameters,
+        clips=identities,
+        soundtrack_sha256=music and music.identity.sha256,
+        recipe=recipe,
+    )
 
 
 def _sha256(file: Path) -> str:

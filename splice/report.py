@@ -3,42 +3,100 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+import numpy.typing as npt
 import opentimelineio as otio
 
 from splice.layout import RunFolder
+from splice.mix import plan_sound
 from splice.recipe import recipe_version
-from splice.types import Join, Segment, Timeline, Transition, Unit
+from splice.types import FrameRange, Join, Segment, Timeline, Transition, Unit
+
+Notes = Mapping[str, str | float]
 
 
-def join_report(timeline: Timeline, join: Join, notes: Mapping[str, str | float]) -> dict[str, Any]:
-    """Everything about one join's output, ready for JSON. notes: what the join's model said."""
-    encoded = sum(unit.frame_count for unit in join.output if _is_encoded(unit))
+def join_report(
+    timeline: Timeline, join: Join, notes: Mapping[int, Notes], sizes: npt.NDArray[np.int64], elapsed_seconds: float
+) -> dict[str, Any]:
+    """Everything about one join's output, ready for JSON.
+
+    notes: what the models said, by transition. sizes: bytes of every frame. elapsed_seconds: of joining alone.
+    """
+    new = set(join.new_units)
     return {
-        "join_index": join.index,
+        "join": join.name,
         "frames": join.frame_count,
         "seconds": float(join.frame_count / timeline.format.rate),
-        "frames_copied": join.frame_count - encoded,
-        "frames_encoded": encoded,
+        "elapsed_seconds": round(elapsed_seconds, 3),
+        "total": _tally(timeline, join, sizes, join.output),
+        "this_join": _tally(timeline, join, sizes, [unit for unit in join.output if unit in new]),
         "format": _readable(asdict(timeline.format)),
+        "sound": _sound_report(timeline, join),
         "clips": [
             {
                 "name": clip.name,
                 "path": clip.path,
                 "frames": frames,
                 "conformed": list(conformed),
-                "sound": "dropped" if clip.sound else "none",
+                "sound": asdict(clip.sound) if clip.sound else None,
             }
             for clip, frames, conformed in zip(timeline.clips, timeline.frame_counts, timeline.conformed, strict=True)
         ],
-        "seam": _seam_report(join.transition, notes),
-        "segments": _segment_reports(timeline, join),
+        "seams": [_seam_report(transition, notes.get(transition.join, {})) for transition in join.transitions],
+        "segments": _segment_reports(timeline, join, sizes),
         "recipe": recipe_version(),
+    }
+
+
+def _tally(timeline: Timeline, join: Join, sizes: npt.NDArray[np.int64], units: Sequence[Unit]) -> dict[str, Any]:
+    """How many frames, seconds and bytes of ``units`` were copied and encoded, and why."""
+    counted: dict[str, Any] = {
+        action: {"frames": 0, "seconds": 0.0, "bytes": 0, "why": {}} for action in ("passthrough", "encode")
+    }
+    wanted = set(units)
+    for unit, start in _with_starts(join):
+        if unit in wanted:
+            into = counted[_action(unit)]
+            into["frames"] += unit.frame_count
+            into["seconds"] = float(into["frames"] / timeline.format.rate)
+            into["bytes"] += int(sizes[start : start + unit.frame_count].sum())
+            into["why"][_reason(unit)] = into["why"].get(_reason(unit), 0) + unit.frame_count
+    return counted
+
+
+def _with_starts(join: Join) -> Iterator[tuple[Unit, int]]:
+    """Every unit of the output, and its first frame there."""
+    start = 0
+    for unit in join.output:
+        yield unit, start
+        start += unit.frame_count
+
+
+def _action(unit: Unit) -> str:
+    return "passthrough" if unit.is_copied else "encode"
+
+
+def _reason(unit: Unit) -> str:
+    return unit.reason if isinstance(unit, Segment) else "generated"
+
+
+def _sound_report(timeline: Timeline, join: Join) -> dict[str, Any] | None:
+    if timeline.sound is None or (timeline.audio == "drop" and join is not timeline.joins[-1]):
+        return None
+    codec = timeline.sound.codec if join is timeline.joins[-1] else "flac"
+    music = timeline.soundtrack
+    return {
+        **asdict(timeline.sound),
+        "codec": codec,
+        "mode": timeline.audio,
+        "samples": plan_sound(timeline, join).sample_count,
+        "soundtrack": {"path": music.path, "gain_db": music.gain_db} if music else None,
     }
 
 
@@ -50,52 +108,62 @@ def join_timeline(timeline: Timeline, join: Join, folder: RunFolder) -> otio.sch
     """
     rate = float(timeline.format.rate)
     track = otio.schema.Track(name="video", kind=otio.schema.TrackKind.Video)
-    for unit in join.output:
-        path, start, available = _media_of(timeline, unit, folder)
+    for name, media, frames in _shots(timeline, join, folder):
         reference = otio.schema.ExternalReference(
-            target_url=quote(Path(os.path.relpath(path, folder.join(join.index))).as_posix()),
-            available_range=_time_range(0, available, rate),
+            target_url=quote(Path(os.path.relpath(str(media.path), str(folder.join(join.name)))).as_posix()),
+            available_range=_time_range(0, media.frame_count, rate),
         )
-        name = timeline.clips[unit.clip].name if isinstance(unit, Segment) else unit.name
-        track.append(otio.schema.Clip(name, reference, _time_range(start, unit.frame_count, rate)))
-    result = otio.schema.Timeline(name=f"join_{join.index}")
+        track.append(otio.schema.Clip(name, reference, _time_range(frames.start, len(frames), rate)))
+    result = otio.schema.Timeline(name=join.name)
     result.tracks.append(track)
     return result
 
 
-def _media_of(timeline: Timeline, unit: Unit, folder: RunFolder) -> tuple[Path, int, int]:
-    """(file, first frame in it, frames that it has)."""
-    if isinstance(unit, Segment) and not timeline.conformed[unit.clip]:
-        return Path(timeline.clips[unit.clip].path), unit.frames.start, timeline.frame_counts[unit.clip]
-    return folder.unit(unit), 0, unit.frame_count
+@dataclass(frozen=True)
+class _Media:
+    path: Path
+    frame_count: int
+
+
+def _shots(timeline: Timeline, join: Join, folder: RunFolder) -> list[tuple[str, _Media, FrameRange]]:
+    """(name, file, frames of it), in order; runs that follow on in the same file are one, however they were made."""
+    shots: list[tuple[str, _Media, FrameRange]] = []
+    for unit in join.output:
+        name, media, frames = _shot_of(timeline, unit, folder)
+        if shots and shots[-1][1] == media and shots[-1][2].stop == frames.start:
+            frames = FrameRange(shots.pop()[2].start, frames.stop)
+        shots.append((name, media, frames))
+    return shots
+
+
+def _shot_of(timeline: Timeline, unit: Unit, folder: RunFolder) -> tuple[str, _Media, FrameRange]:
+    if not isinstance(unit, Segment):
+        return unit.name, _Media(folder.unit(unit), unit.frame_count), FrameRange(0, unit.frame_count)
+    name = timeline.clips[unit.clip].name
+    if timeline.conformed[unit.clip]:
+        return name, _Media(folder.unit(unit), unit.frame_count), FrameRange(0, unit.frame_count)
+    return name, _Media(Path(timeline.clips[unit.clip].path), timeline.frame_counts[unit.clip]), unit.frames
 
 
 def _time_range(start: int, length: int, rate: float) -> otio.opentime.TimeRange:
     return otio.opentime.TimeRange(otio.opentime.RationalTime(start, rate), otio.opentime.RationalTime(length, rate))
 
 
-def _is_encoded(unit: Unit) -> bool:
-    return not isinstance(unit, Segment) or unit.action == "encode"
-
-
-def _segment_reports(timeline: Timeline, join: Join) -> list[dict[str, Any]]:
+def _segment_reports(timeline: Timeline, join: Join, sizes: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
     reports = []
-    start = 0
-    for unit in join.output:
+    for unit, start in _with_starts(join):
         report: dict[str, Any] = {"name": unit.name, "start": start, "frames": unit.frame_count}
         if isinstance(unit, Segment):
-            source = {"clip": timeline.clips[unit.clip].name, "source_start": unit.frames.start}
-            report |= {**source, "action": unit.action, "reason": unit.reason}
-        else:
-            report |= {"action": "encode", "reason": "generated"}
-        reports.append(report)
-        start += unit.frame_count
+            report |= {"clip": timeline.clips[unit.clip].name, "source_start": unit.frames.start}
+        size = int(sizes[start : start + unit.frame_count].sum())
+        reports.append(report | {"action": _action(unit), "reason": _reason(unit), "bytes": size})
     return reports
 
 
-def _seam_report(transition: Transition, notes: Mapping[str, str | float]) -> dict[str, Any]:
+def _seam_report(transition: Transition, notes: Notes) -> dict[str, Any]:
     settings = transition.settings
     return {
+        "transition": transition.join,
         "model": {"name": transition.spec.name, "revision": transition.spec.revision, **notes},
         "replace_mode": settings.replace_mode,
         "gap_frames": transition.gap_frame_count,

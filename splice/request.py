@@ -101,7 +101,7 @@ class JoinRequest(_Model):
     resolution: FrameSize | None = None
     fps: Annotated[float, Field(ge=0.001, le=1000)] | None = None
     loop: bool = False
-    audio: Literal["bridge", "silence", "drop"] = "drop"
+    audio: Literal["bridge", "silence", "drop"] = "bridge"
     soundtrack: str | None = None
     soundtrack_gain_db: float = 0
     audio_codec: Literal["aac", "flac", "opus"] = "aac"
@@ -212,17 +212,12 @@ def _shorten(value: Any) -> str:
 def _refuse_unavailable(request: JoinRequest) -> None:
     """Refuse what the schema promises for later versions, rather than ignore it."""
     remedies = {
-        "audio": "leave it out: the result has no sound track",
-        "strategy": "use 'sequential'",
+        "soundtrack": "give the path of a file on this machine",
         "output_base_dir": "give a folder on this machine",
         "gpu_deployment": "leave it out: seams are generated in this process",
     }
     asked = {
-        "audio": request.audio != "drop",
-        "soundtrack": request.soundtrack is not None,
-        "soundtrack_gain_db": request.soundtrack_gain_db != 0,
-        "audio_codec": request.audio_codec != "aac",
-        "strategy": request.strategy != "sequential",
+        "soundtrack": request.soundtrack is not None and "://" in request.soundtrack,
         "output_base_dir": "://" in request.output_base_dir,
         "gpu_deployment": request.gpu_deployment is not None,
         "generation_resolution": request.generation_resolution is not None,

@@ -76,6 +76,38 @@ class ClipIdentity:
 
 
 @dataclass(frozen=True)
+class Soundtrack:
+    """Music laid under the result. gain_db: of the music alone."""
+
+    path: str
+    gain_db: float
+    identity: ClipIdentity
+
+
+@dataclass(frozen=True)
+class CutPoints:
+    """Where a clip's packets can be cut without decoding: one byte a frame, 1 where they can.
+
+    starts[n]: frame n is a keyframe at which every decoder can begin, and no earlier frame comes after it.
+    stops[n], n = 0 .. frame_count: the first n packets are the frames before n.
+    reorder_frames: by how many frames decoding runs ahead of showing.
+    """
+
+    starts: bytes
+    stops: bytes
+    reorder_frames: int
+
+    def first_start(self, frame: int) -> int | None:
+        """The first place at ``frame`` or after it where a copy can begin."""
+        found = self.starts.find(1, frame)
+        return None if found < 0 else found
+
+    def last_stop(self, frame: int) -> int:
+        """The last place at ``frame`` or before it where a copy can end."""
+        return self.stops.rfind(1, 0, frame + 1)
+
+
+@dataclass(frozen=True)
 class Clip:
     """One probed input video.
 
@@ -89,6 +121,7 @@ class Clip:
     first_pts: of the first shown frame in units of time_base; None where the file's time stamps are
         incomplete, and frames can only be found by counting from the start.
     start_seconds: time of the first shown frame on the file's own clock, which its sound shares.
+    cut_points: None where no packet may be copied; uncut_reason says why.
     """
 
     index: int
@@ -113,6 +146,8 @@ class Clip:
     first_pts: int | None
     start_seconds: Fraction
     sound: Sound | None
+    cut_points: CutPoints | None = None
+    uncut_reason: str = ""
 
     @property
     def label(self) -> str:
@@ -199,17 +234,19 @@ class Transition:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of one clip's frames that plays as it is: one unit, written once.
+    """A run of one clip's frames that plays as it is.
 
-    role: ``body`` stays to the end; ``tail`` and ``head`` are interim, present until a later join
-        replaces them.
-    reason: why the frames are encoded or copied, for the report.
+    role, in the order in which they stand in a clip: ``head``, interim, present until a loop's last join
+        replaces it; ``lead``, up to the first keyframe where copying can begin; ``body``; ``trail``, after the
+        last packet that can be copied; ``tail``, interim, present until the next join replaces it.
+    action: ``passthrough``: the clip's own packets, copied; ``encode``: one unit, encoded once.
+    reason: why, for the report.
     """
 
     clip: int
     frames: FrameRange
-    role: Literal["head", "body", "tail"]
-    action: Literal["encode", "copy"]
+    role: Literal["head", "lead", "body", "trail", "tail"]
+    action: Literal["encode", "passthrough"]
     reason: str
 
     @property
@@ -218,12 +255,16 @@ class Segment:
 
     @property
     def step(self) -> str:
-        """The step of the run that makes it."""
+        """The step of the run that makes it; nothing has to be made where packets are copied."""
         return self.name
 
     @property
     def frame_count(self) -> int:
         return len(self.frames)
+
+    @property
+    def is_copied(self) -> bool:
+        return self.action == "passthrough"
 
 
 @dataclass(frozen=True)
@@ -246,21 +287,27 @@ class TransitionPiece:
     def frame_count(self) -> int:
         return len(self.frames)
 
+    @property
+    def is_copied(self) -> bool:
+        return False
+
 
 Unit = Segment | TransitionPiece
-"""A run of frames that is encoded (or copied) once, into a file of its own; joins only concatenate packets."""
+"""A run of frames that is encoded once, into a file of its own, or copied; joins only concatenate packets."""
 
 
 @dataclass(frozen=True)
 class Join:
-    """One link of the chain: ``before`` + ``kept`` frames of the predecessor's output + ``after``.
+    """One output: a link of the chain, or the stitch of everything.
 
-    kept: None in the first join, which has no predecessor.
+    transitions: those that come in with it: one in a chain, all in a stitch.
+    before, kept, after: what it is made of: units, frames of the predecessor's output (None where there is
+        no predecessor), units.
     output: every unit of the joined video, in order.
     """
 
-    index: int
-    transition: Transition
+    name: str
+    transitions: tuple[Transition, ...]
     before: tuple[Unit, ...]
     kept: FrameRange | None
     after: tuple[Unit, ...]
@@ -275,15 +322,14 @@ class Join:
         return self.before + self.after
 
     @property
-    def transition_pieces(self) -> tuple[TransitionPiece, ...]:
-        """The join's own transition, in the order in which its frames are rendered."""
-        own = (u for u in self.new_units if isinstance(u, TransitionPiece) and u.join == self.index)
-        return tuple(sorted(own, key=lambda piece: piece.frames.start))
+    def encoded_units(self) -> tuple[Unit, ...]:
+        """What has to be made before this join can be."""
+        return tuple(unit for unit in self.new_units if not unit.is_copied)
 
     @property
-    def segments(self) -> tuple[Segment, ...]:
-        """The segments that come in with this join."""
-        return tuple(unit for unit in self.new_units if isinstance(unit, Segment))
+    def last_clip(self) -> int:
+        """The clip that the output ends with; the first one where a loop closes."""
+        return self.transitions[-1].right.clip
 
 
 @dataclass(frozen=True)
@@ -292,6 +338,7 @@ class Timeline:
 
     conformed: per clip, why its pictures must be changed to fit the format; empty where they fit.
     frame_counts: per clip, its length in frames of the timeline.
+    sound: None where the result has no sound track. audio: what it does across a seam.
     """
 
     format: VideoFormat
@@ -299,12 +346,34 @@ class Timeline:
     frame_counts: tuple[int, ...]
     conformed: tuple[tuple[str, ...], ...]
     joins: tuple[Join, ...]
+    sound: SoundFormat | None = None
+    audio: Literal["bridge", "silence", "drop"] = "drop"
+    soundtrack: Soundtrack | None = None
 
     @property
     def frame_count(self) -> int:
         return self.joins[-1].frame_count
 
     @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """Every transition; number k leads from clip k to the next."""
+        return tuple(transition for join in self.joins for transition in join.transitions)
+
+    @property
+    def is_loop(self) -> bool:
+        return len(self.transitions) == len(self.clips)
+
+    @property
     def units(self) -> tuple[Unit, ...]:
         """Every unit once, in the order in which the joins need them."""
         return tuple(dict.fromkeys(unit for join in self.joins for unit in join.new_units))
+
+    @property
+    def has_passthrough(self) -> bool:
+        """Whether packets of several encoders meet, so that every keyframe must bring its own parameter sets."""
+        return any(unit.is_copied for unit in self.units)
+
+    def pieces_of(self, transition: Transition) -> tuple[TransitionPiece, ...]:
+        """The units that a transition's frames fill, in the order in which they are rendered."""
+        own = (u for u in self.units if isinstance(u, TransitionPiece) and u.join == transition.join)
+        return tuple(sorted(own, key=lambda piece: piece.frames.start))

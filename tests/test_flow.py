@@ -19,12 +19,13 @@ from flows.join_clips import join_clips
 from splice.layout import RunFolder
 from splice.records import JoinResult
 from tasks.guard import hold_run
-from tests.footage import make_clip, read_codes
+from tests.footage import make_clip, read_codes, read_pictures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 GAP = 5
-STEPS = {"clip_0_body", "clip_1_body", "clip_2_body", "join_0_transition", "join_1_transition", "join_0", "join_1"}
+STEPS = {"clip_2_body", "join_0_transition", "join_1_transition", "join_0", "join_1"}
+"""Of two clips that are copied and one that has to be conformed."""
 
 
 def run(clips: list[Path], run_id: str, base: Path, **settings: Any) -> State[Any]:
@@ -63,18 +64,25 @@ def folder_of(base: Path, run_id: str) -> RunFolder:
     return RunFolder.of(str(base), run_id)
 
 
-def test_the_joins_form_a_chain_and_the_last_is_the_result(numbered_clips: list[Path], tmp_path: Path) -> None:
-    state = run(numbered_clips[:3], "chain", tmp_path)
+@pytest.fixture(scope="module")
+def mixed_clips(numbered_clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three clips; the last has another size."""
+    other = make_clip(tmp_path_factory.mktemp("mixed") / "other.mp4", clip_id=2, frame_count=28, size=(208, 120))
+    return [*numbered_clips[:2], other]
+
+
+def test_the_joins_form_a_chain_and_the_last_is_the_result(mixed_clips: list[Path], tmp_path: Path) -> None:
+    state = run(mixed_clips, "chain", tmp_path)
 
     folder = folder_of(tmp_path, "chain")
     first = [*((0, n) for n in range(30)), *[None] * GAP, *((1, n) for n in range(26))]
-    assert shows(folder.joined_output(0), first)
-    assert shows(folder.joined_output(1), [*first, *[None] * GAP, *((2, n) for n in range(28))])
+    assert shows(folder.joined_output("join_0"), first)
+    assert shows(folder.joined_output("join_1"), [*first, *[None] * GAP, *((2, n) for n in range(28))])
 
-    assert state.is_completed() and str(folder.joined_output(1)) in str(state.message)
+    assert state.is_completed() and str(folder.joined_output("join_1")) in str(state.message)
     result = state.result()
     assert isinstance(result, JoinResult)
-    assert Path(result.output.path) == folder.joined_output(1) and result.output.frames == 94
+    assert Path(result.output.path) == folder.joined_output("join_1") and result.output.frames == 94
 
     runs = task_runs(state, len(STEPS) + 2)
     upstream = {each.id for inputs in runs["join_1"].task_inputs.values() for each in inputs if hasattr(each, "id")}
@@ -82,15 +90,41 @@ def test_the_joins_form_a_chain_and_the_last_is_the_result(numbered_clips: list[
     assert "__parents__" not in runs["join_1"].task_inputs, "Prefect's UI would hide the chain inside its first join"
 
 
-def test_each_join_tells_what_it_is_made_of(numbered_clips: list[Path], tmp_path: Path) -> None:
-    run(numbered_clips[:3], "told", tmp_path)
+def test_each_join_tells_what_it_is_made_of(mixed_clips: list[Path], tmp_path: Path) -> None:
+    run(mixed_clips, "told", tmp_path)
 
     folder = folder_of(tmp_path, "told")
-    report = json.loads((folder.join(1) / "report.json").read_text())
-    assert report["frames"] == 94 and report["frames_encoded"] == 94
-    assert report["seam"]["model"]["name"] == "crossfade" and report["seam"]["gap_frames"] == GAP
-    assert (folder.join(1) / "contact_sheet.jpg").stat().st_size > 1000
-    assert render(folder.join(1) / "timeline.otio") == read_codes(folder.joined_output(1))
+    report = json.loads((folder.join("join_1") / "report.json").read_text())
+    assert report["frames"] == 94
+    copied, encoded = report["total"]["passthrough"], report["total"]["encode"]
+    assert copied["frames"] == 30 + 26 and copied["why"] == {"fits as it is": 56}
+    assert encoded["frames"] == 2 * GAP + 28
+    assert encoded["why"] == {"generated": 2 * GAP, "conformed: size 208x120 -> 192x108": 28}
+    assert report["this_join"]["encode"]["frames"] == GAP + 28 and report["this_join"]["passthrough"]["frames"] == 0
+    assert 0 < copied["bytes"] + encoded["bytes"] < folder.joined_output("join_1").stat().st_size
+    (seam,) = report["seams"]
+    assert seam["model"]["name"] == "crossfade" and seam["gap_frames"] == GAP
+    assert (folder.join("join_1") / "contact_sheet.jpg").stat().st_size > 1000
+    assert render(folder.join("join_1") / "timeline.otio") == read_codes(folder.joined_output("join_1"))
+
+
+def test_a_stitch_shows_the_frames_of_the_chain_and_is_resumed_alike(mixed_clips: list[Path], tmp_path: Path) -> None:
+    chain = run(mixed_clips, "chained", tmp_path)
+    state = run(mixed_clips, "stitched", tmp_path, strategy="parallel")
+
+    stitched = Path(state.result().output.path)
+    assert stitched == folder_of(tmp_path, "stitched").path / "stitch" / "joined_output.mp4"
+    pictures = [[picture.tobytes() for picture in read_pictures(video)] for video in (stitched, chained_video(chain))]
+    assert pictures[0] == pictures[1]
+    assert len(list(stitched.parent.glob("contact_sheet_*.jpg"))) == 2
+
+    stitched.unlink()
+    again = run(mixed_clips, "stitched", tmp_path, strategy="parallel")
+    assert again.is_completed() and executed(again, 5) == {"stitch", "publish-result"}
+
+
+def chained_video(state: State[Any]) -> Path:
+    return Path(state.result().output.path)
 
 
 def render(timeline: Path) -> list[tuple[int, int] | None]:
@@ -111,7 +145,7 @@ def test_the_same_run_id_again_executes_nothing(numbered_clips: list[Path], tmp_
     state = run(numbered_clips[:3], "again", tmp_path)
 
     assert state.is_completed() and "Already finished" in str(state.message)
-    assert state.result().output.path == str(folder.joined_output(1))
+    assert state.result().output.path == str(folder.joined_output("join_1"))
     assert executed(state, 1) == set()
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -152,28 +186,28 @@ def test_a_clip_that_was_only_touched_is_the_same_clip(tmp_path: Path) -> None:
 def test_a_failed_join_ends_the_run_and_the_next_run_goes_on_there(numbered_clips: list[Path], tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "resume")
     # A folder that stands where the video should go: the rename at the end of join 1 fails.
-    obstacle = folder.joined_output(1) / "in the way"
+    obstacle = folder.joined_output("join_1") / "in the way"
     obstacle.mkdir(parents=True)
 
     failed = run(numbered_clips, "resume", tmp_path)
 
     assert failed.is_failed() and not failed.is_crashed()
     assert str(failed.message).startswith("join_1 failed: ") and "joined_output.mp4" in str(failed.message)
-    runs = task_runs(failed, 9)
+    runs = task_runs(failed, 7)
     assert runs["join_0"].state.name == "Completed" and runs["join_1"].state.name == "Failed"
-    assert "join_2" not in executed(failed, 9), "a later join must never start after a failure"
-    assert not folder.joined_output(2).exists()
-    first = folder.joined_output(0).stat()
+    assert "join_2" not in executed(failed, 7), "a later join must never start after a failure"
+    assert not folder.joined_output("join_2").exists()
+    first = folder.joined_output("join_0").stat()
 
-    shutil.rmtree(folder.joined_output(1))
+    shutil.rmtree(folder.joined_output("join_1"))
     state = run(numbered_clips, "resume", tmp_path)
 
     assert state.is_completed()
-    assert executed(state, 11) == {"join_1", "join_2", "publish-result"}
-    assert folder.joined_output(0).stat() == first
+    assert executed(state, 8) == {"join_1", "join_2", "publish-result"}
+    assert folder.joined_output("join_0").stat() == first
     sources = [[(i, n) for n in range(frames)] for i, frames in enumerate((30, 26, 28, 24))]
     expected = [*sources[0], *(code for source in sources[1:] for code in [*[None] * GAP, *source])]
-    assert shows(folder.joined_output(2), expected)
+    assert shows(folder.joined_output("join_2"), expected)
 
 
 def test_a_record_whose_output_is_missing_or_changed_is_not_believed(
@@ -181,21 +215,21 @@ def test_a_record_whose_output_is_missing_or_changed_is_not_believed(
 ) -> None:
     whole = run(numbered_clips[:3], "not-believed", tmp_path)
     folder = folder_of(tmp_path, "not-believed")
-    expected = folder.joined_output(1).read_bytes()
+    expected = folder.joined_output("join_1").read_bytes()
     assert whole.is_completed()
 
-    folder.joined_output(1).unlink()
+    folder.joined_output("join_1").unlink()
     state = run(numbered_clips[:3], "not-believed", tmp_path)
-    assert executed(state, 9) == {"join_1", "publish-result"}
-    assert folder.joined_output(1).read_bytes() == expected
+    assert executed(state, 6) == {"join_1", "publish-result"}
+    assert folder.joined_output("join_1").read_bytes() == expected
 
     damaged = bytearray(expected)
     damaged[len(damaged) // 2] ^= 0xFF
-    folder.joined_output(1).write_bytes(damaged)
-    (folder.join(1) / "transition.mp4").unlink()
+    folder.joined_output("join_1").write_bytes(damaged)
+    (folder.join("join_1") / "transition.mp4").unlink()
     state = run(numbered_clips[:3], "not-believed", tmp_path)
-    assert executed(state, 9) == {"join_1_transition", "join_1", "publish-result"}
-    assert folder.joined_output(1).read_bytes() == expected
+    assert executed(state, 6) == {"join_1_transition", "join_1", "publish-result"}
+    assert folder.joined_output("join_1").read_bytes() == expected
 
 
 def test_a_run_that_is_in_progress_elsewhere_is_left_alone(numbered_clips: list[Path], tmp_path: Path) -> None:
@@ -209,7 +243,7 @@ def test_a_run_that_is_in_progress_elsewhere_is_left_alone(numbered_clips: list[
 
 
 def test_half_written_files_of_a_killed_run_are_deleted(numbered_clips: list[Path], tmp_path: Path) -> None:
-    leftover = folder_of(tmp_path, "leftover").join(0) / ".partial-abc.mp4"
+    leftover = folder_of(tmp_path, "leftover").join("join_0") / ".partial-abc.mp4"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half")
     run(numbered_clips[:2], "leftover", tmp_path)
@@ -228,6 +262,6 @@ def test_a_loop_closes_and_every_earlier_join_is_complete(numbered_clips: list[P
     assert state.is_completed()
     # Five frames replaced at each seam: two of the left clip, three of the right one.
     gap = [None] * GAP
-    assert shows(folder.joined_output(0), [*((0, n) for n in range(28)), *gap, *((1, n) for n in range(3, 26))])
+    assert shows(folder.joined_output("join_0"), [*((0, n) for n in range(28)), *gap, *((1, n) for n in range(3, 26))])
     closed = [*((0, n) for n in range(3, 28)), *gap, *((1, n) for n in range(3, 24)), *gap]
-    assert shows(folder.joined_output(1), closed)
+    assert shows(folder.joined_output("join_1"), closed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
+from bench.chain import execute
 from splice.contact_sheet import write_contact_sheet
 from splice.errors import GenerationError, MediaError
 from splice.layout import RunFolder
 from splice.media import (
     PARTIAL_PREFIX,
-    Part,
     VideoFrame,
     count_frames,
-    encode_frames,
-    join_parts,
     probe_clip,
     read_frames,
     read_output,
@@ -33,7 +30,7 @@ from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rende
 from splice.plan import plan_timeline
 from splice.request import parse_request
 from splice.transition import generate_transition
-from splice.types import Clip, FrameRange, Join, Segment, Timeline
+from splice.types import Clip, FrameRange, Join, Timeline
 from tests.footage import Code, make_clip, read_code, read_codes
 
 LEVEL_STEP = 2
@@ -68,27 +65,6 @@ def _plan(clips: Sequence[Path], models: Mapping[str, TransitionModel], **parame
     request = parse_request({"clip_list": sources, "run_id": "test", **parameters})
     probed = [probe_clip(i, path.name, str(path)) for i, path in enumerate(clips)]
     return plan_timeline(request, probed, {name: model.spec for name, model in models.items()})
-
-
-def _execute(timeline: Timeline, models: Mapping[str, TransitionModel], folder: RunFolder) -> list[Path]:
-    """What a run does, without Prefect: encode every unit once, then join the chain. Returns the joins' outputs."""
-    for unit in timeline.units:
-        if isinstance(unit, Segment):
-            frames = read_frames(timeline.clips[unit.clip], timeline.format, unit.frames)
-            encode_frames(frames, folder.unit(unit), timeline.format, unit.frame_count)
-    outputs: list[Path] = []
-    for join in timeline.joins:
-        generated = generate_transition(timeline, join.transition, models[join.transition.spec.name])
-        for piece in join.transition_pieces:
-            frames = islice(generated.frames, piece.frame_count)
-            encode_frames(frames, folder.unit(piece), timeline.format, piece.frame_count)
-        assert next(generated.frames, None) is None
-        parts = [Part(folder.unit(unit), FrameRange(0, unit.frame_count)) for unit in join.before]
-        parts += [Part(outputs[-1], join.kept)] if join.kept is not None else []
-        parts += [Part(folder.unit(unit), FrameRange(0, unit.frame_count)) for unit in join.after]
-        join_parts(parts, folder.joined_output(join.index), timeline.format.rate)
-        outputs.append(folder.joined_output(join.index))
-    return outputs
 
 
 # --- what docs/frames.md says, without the plan
@@ -167,7 +143,7 @@ def _painted(grey: int, timeline: Timeline) -> float:
 def _generated(timeline: Timeline, shown: Shown, originals: Mapping[int, list[VideoFrame]]) -> np.ndarray[Any, Any]:
     """Luma of what the seam's model must have rendered at that place: a picture, or one number."""
     assert shown.seam is not None
-    transition = timeline.joins[shown.seam].transition
+    transition = timeline.transitions[shown.seam]
     if transition.spec.renders_context:
         return np.array(_painted(_grey(len(transition.left) + shown.offset), timeline))
     share = (shown.offset + 1) / (transition.gap_frame_count + 1)
@@ -178,7 +154,7 @@ def _generated(timeline: Timeline, shown: Shown, originals: Mapping[int, list[Vi
 
 def _check_output(timeline: Timeline, seams: Sequence[Seam], join: Join, path: Path, codes: Mapping[int, Any]) -> None:
     """Every frame of one output: source frames by their code, mixed and generated ones by their pixels."""
-    expected = _expected(timeline.frame_counts, seams, join.index)
+    expected = _expected(timeline.frame_counts, seams, join.transitions[-1].join)
     assert join.frame_count == count_frames(path) == len(expected)
     found = read_codes(path)
     assert len(found) == len(expected)
@@ -277,7 +253,7 @@ def test_every_frame_is_in_its_place_once(tmp_path: Path, case: str) -> None:
     timeline = _plan(clips, models, **parameters)
     seams = _seams(timeline, parameters)
     codes = {i: [(i, n) for n in range(count)] for i, count in enumerate(counts)}
-    for join, path in zip(timeline.joins, _execute(timeline, models, RunFolder(tmp_path / "run")), strict=True):
+    for join, path in zip(timeline.joins, execute(timeline, models, RunFolder(tmp_path / "run")), strict=True):
         _check_output(timeline, seams, join, path, codes)
     inserted = sum(seam.gap for seam in seams if not seam.replace)
     assert timeline.frame_count == sum(counts) + inserted
@@ -342,7 +318,7 @@ def test_mixed_sources_are_joined_frame_by_frame(tmp_path: Path, sources: str, r
         hidden = options.get("hidden_frames", 0)
         codes[clip.index] = [(i, n + hidden) for i, n in codes[clip.index]]
     seams = _seams(timeline, parameters)
-    for join, path in zip(timeline.joins, _execute(timeline, models, RunFolder(tmp_path / "run")), strict=True):
+    for join, path in zip(timeline.joins, execute(timeline, models, RunFolder(tmp_path / "run")), strict=True):
         _check_output(timeline, seams, join, path, codes)
         assert probe_clip(0, "joined", str(path)).rate == timeline.format.rate
 
@@ -355,9 +331,9 @@ def test_a_model_is_shown_the_frames_that_touch_the_gap(tmp_path: Path, replace_
     timeline = _plan(clips, {"painter": painter}, **PAINTED, gap_frame_count=9, replace_mode=replace_mode, loop=loop)
     removed_left, removed_right = (4, 5) if replace_mode else (0, 0)
     for join in timeline.joins:
-        list(generate_transition(timeline, join.transition, painter).frames)
+        list(generate_transition(timeline, join.transitions[0], painter).frames)
         guide = painter.guides[-1]
-        left, right = join.index, (join.index + 1) % 2
+        left, right = join.transitions[0].join, (join.transitions[0].join + 1) % 2
         stop = counts[left] - removed_left
         # Right: 8 is a multiple of 4 already; left: as many as make 8 or more + 9 + 8 = 4n + 1.
         assert (len(guide.left), guide.gap_frames, len(guide.right)) == (8, 9, 8)
@@ -371,7 +347,7 @@ def test_what_a_window_needs_beyond_a_clip_is_its_outermost_frame_repeated(tmp_p
     clips = [make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=count) for i, count in enumerate((5, 3))]
     painter = Painter()
     timeline = _plan(clips, {"painter": painter}, **PAINTED, gap_frame_count=5, blend_frames=1)
-    list(generate_transition(timeline, timeline.joins[0].transition, painter).frames)
+    list(generate_transition(timeline, timeline.transitions[0], painter).frames)
     (guide,) = painter.guides
     assert guide.window_frames % 4 == 1
     seen = [read_code(picture) for picture in guide.left]
@@ -383,7 +359,7 @@ def test_what_a_window_needs_beyond_a_clip_is_its_outermost_frame_repeated(tmp_p
 def test_notes_of_the_model_come_back(tmp_path: Path) -> None:
     clips = [make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=12) for i in range(2)]
     timeline = _plan(clips, {"painter": Painter()}, **PAINTED, gap_frame_count=5)
-    assert generate_transition(timeline, timeline.joins[0].transition, Painter()).notes == {"painted": 21}
+    assert generate_transition(timeline, timeline.transitions[0], Painter()).notes == {"painted": 21}
 
 
 # --- models that break their promise
@@ -442,10 +418,10 @@ def test_a_model_that_breaks_its_promise_is_an_error(
     liar = Liar(renders_context, **lie)
     timeline = _plan(clips, {"liar": liar}, model="liar", gap_frame_count=5)
     with pytest.raises(GenerationError, match=message):
-        _execute(timeline, {"liar": liar}, RunFolder(tmp_path / "run"))
+        execute(timeline, {"liar": liar}, RunFolder(tmp_path / "run"))
     left_over = [path.name for path in (tmp_path / "run").rglob("*") if path.name.startswith(PARTIAL_PREFIX)]
     assert left_over == []
-    assert not RunFolder(tmp_path / "run").joined_output(0).exists()
+    assert not RunFolder(tmp_path / "run").joined_output("join_0").exists()
 
 
 # --- contact sheets
@@ -473,20 +449,20 @@ def test_contact_sheets_show_the_seam(
     ]
     models: dict[str, TransitionModel] = {"painter": Painter(), "crossfade": Crossfade()}
     timeline = _plan(clips, models, **parameters)
-    outputs = _execute(timeline, models, RunFolder(tmp_path / "run"))
+    outputs = execute(timeline, models, RunFolder(tmp_path / "run"))
     blend = parameters.get("blend_frames", 3) if parameters["model"] == "painter" else 0
     for join, output in zip(timeline.joins, outputs, strict=True):
-        sheet = tmp_path / f"{join.index}.jpg"
-        write_contact_sheet(timeline, join, output, sheet)
+        sheet = tmp_path / f"{join.name}.jpg"
+        write_contact_sheet(timeline, join, join.transitions[0], output, sheet)
         tiles = _tiles(sheet)
-        left, right = join.index, (join.index + 1) % len(counts)
+        left, right = join.transitions[0].join, (join.transitions[0].join + 1) % len(counts)
         stop = counts[left]
         before = [(left, max(0, n)) for n in range(stop - 4, stop)]
         after = [(right, min(n, counts[right] - 1)) for n in range(4)]
         # Blended frames next to the seam read as nothing.
         assert tiles[: 4 - blend] == before[: 4 - blend]
         assert tiles[12 + blend :] == after[blend:]
-        if timeline.joins[0].transition.spec.name == "painter":
+        if timeline.transitions[0].spec.name == "painter":
             assert tiles[4:12] == [None] * 8
 
 
@@ -500,7 +476,9 @@ def test_a_contact_sheet_of_a_missing_video_is_an_error(tmp_path: Path) -> None:
     clips = [make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=12) for i in range(2)]
     timeline = _plan(clips, {"painter": Painter()}, **PAINTED, gap_frame_count=5)
     with pytest.raises(MediaError, match=r"none\.mp4"):
-        write_contact_sheet(timeline, timeline.joins[0], tmp_path / "none.mp4", tmp_path / "sheet.jpg")
+        write_contact_sheet(
+            timeline, timeline.joins[0], timeline.transitions[0], tmp_path / "none.mp4", tmp_path / "sheet.jpg"
+        )
     assert not (tmp_path / "sheet.jpg").exists()
 
 
@@ -513,11 +491,12 @@ def test_units_are_the_same_bytes_in_every_run(tmp_path: Path) -> None:
     made = []
     for run in ("one", "two"):
         timeline = _plan(clips, {"painter": Painter()}, **parameters)
-        _execute(timeline, {"painter": Painter()}, RunFolder(tmp_path / run))
+        execute(timeline, {"painter": Painter()}, RunFolder(tmp_path / run))
         files = sorted((tmp_path / run).rglob("*.mp4"))
         made.append({path.relative_to(tmp_path / run).as_posix(): path.read_bytes() for path in files})
     assert made[0] == made[1]
-    assert len(made[0]) == len(timeline.units) + len(timeline.joins)
+    encoded = [unit for unit in timeline.units if not unit.is_copied]
+    assert len(made[0]) == len(encoded) + len(timeline.joins)
 
 
 def test_a_joins_own_pixels_do_not_depend_on_the_other_joins(tmp_path: Path) -> None:
@@ -526,7 +505,7 @@ def test_a_joins_own_pixels_do_not_depend_on_the_other_joins(tmp_path: Path) -> 
     seen = []
     for run, count in (("two", 2), ("three", 3)):
         timeline = _plan(clips[:count], {"painter": Painter()}, **PAINTED, gap_frame_count=5)
-        first = _execute(timeline, {"painter": Painter()}, RunFolder(tmp_path / run))[0]
+        first = execute(timeline, {"painter": Painter()}, RunFolder(tmp_path / run))[0]
         frames = read_output(first, timeline.format, 65, FrameRange(0, 38))
         seen.append([to_rgb(frame, timeline.format).tobytes() for frame in frames])
     assert seen[0] == seen[1]

@@ -23,7 +23,7 @@ from splice.models.protocol import ModelSpec, WindowRule
 from splice.plan import limit_settings, plan_timeline
 from splice.recipe import step_digests
 from splice.request import JoinRequest, parse_request
-from splice.types import Clip, ClipIdentity, ColorTags, Segment, Timeline, Unit, VideoFormat
+from splice.types import Clip, ClipIdentity, ColorTags, CutPoints, Segment, Timeline, Unit, VideoFormat
 
 # Time is no matter: other work may hold the machine.
 many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -78,10 +78,12 @@ class Case:
 
     request: JoinRequest
     counts: tuple[int, ...]
+    cuts: tuple[CutPoints | None, ...] = ()
 
     @property
     def clips(self) -> list[Clip]:
-        return [make_clip(index, count) for index, count in enumerate(self.counts)]
+        cuts = self.cuts or (None,) * len(self.counts)
+        return [make_clip(i, count, cut_points=cuts[i]) for i, count in enumerate(self.counts)]
 
     @property
     def joins(self) -> range:
@@ -231,12 +233,22 @@ def cases(draw: st.DrawFn, max_gap: int = 60, max_frames: int = 120) -> Case:
 
 
 @st.composite
+def cut_points(draw: st.DrawFn, frame_count: int) -> CutPoints:
+    """Of a clip that begins with an IDR picture; copies can end where they can begin, and at the end."""
+    stops = [True, *draw(st.lists(st.booleans(), min_size=frame_count - 1, max_size=frame_count - 1)), True]
+    starts = [True, *(draw(st.booleans()) and stop for stop in stops[1:-1])]
+    return CutPoints(bytes(starts), bytes(stops), 1)
+
+
+@st.composite
 def possible_cases(draw: st.DrawFn) -> Case:
     """Requests whose clips are long enough, often by nothing to spare."""
     case = draw(cases())
     needed = dict(too_short(Case(case.request, (0,) * len(case.counts))))
     spare = draw(st.lists(st.sampled_from((0, 0, 1, 2, 3, 5, 8, 13, 44)), min_size=len(needed), max_size=len(needed)))
-    roomy = Case(case.request, tuple(needed[clip] + spare[clip] for clip in range(len(case.counts))))
+    counts = tuple(needed[clip] + spare[clip] for clip in range(len(case.counts)))
+    cuts = tuple(draw(st.none() | cut_points(count)) for count in counts)
+    roomy = Case(case.request, counts, cuts)
     assume(is_possible(roomy))
     return roomy
 
@@ -250,17 +262,18 @@ def possible_cases(draw: st.DrawFn) -> Case:
 @given(possible_cases())
 def test_every_join_s_output_is_what_the_words_say_frame_by_frame(case: Case) -> None:
     timeline = case.plan()
-    assert [join.index for join in timeline.joins] == list(case.joins)
-    for join in timeline.joins:
-        assert expand(join.output) == expected_output(case, join.index)
+    assert [join.name for join in timeline.joins] == [f"join_{k}" for k in case.joins]
+    for index, join in enumerate(timeline.joins):
+        assert expand(join.output) == expected_output(case, index)
 
 
 @many
 @given(possible_cases())
 def test_concatenated_packets_are_the_output_at_every_join(case: Case) -> None:
     shown: list[Shown] = []
-    for join in case.plan().joins:
-        assert (join.kept is None) == (join.index == 0)
+    timeline = case.plan()
+    for join in timeline.joins:
+        assert (join.kept is None) == (join is timeline.joins[0])
         if join.kept is not None:
             assert join.kept.stop <= len(shown)
             shown = shown[join.kept.start : join.kept.stop]
@@ -286,9 +299,9 @@ def test_every_source_frame_outside_gaps_and_blends_is_shown_once_in_order(case:
 @many
 @given(possible_cases())
 def test_totals_are_the_clips_and_the_inserted_gaps_at_every_join(case: Case) -> None:
-    for join in case.plan().joins:
-        clips = case.counts[: join.index + 2]
-        done = [case.request.settings(earlier) for earlier in range(join.index + 1)]
+    for index, join in enumerate(case.plan().joins):
+        clips = case.counts[: index + 2]
+        done = [case.request.settings(earlier) for earlier in range(index + 1)]
         inserted = sum(one.gap_frame_count for one in done if not one.replace_mode)
         assert join.frame_count == sum(clips) + inserted
 
@@ -304,9 +317,10 @@ def test_every_unit_is_made_once_and_comes_in_with_one_join(case: Case) -> None:
     for join in timeline.joins:
         known.update(join.new_units)
         assert set(join.output) <= known
-        pieces = join.transition_pieces
-        assert expand(pieces) == [("join", join.index, n) for n in range(join.transition.frame_count)]
-    source_frames = expand([unit for unit in timeline.units if isinstance(unit, Segment)])
+    for transition in timeline.transitions:
+        pieces = timeline.pieces_of(transition)
+        assert expand(pieces) == [("join", transition.join, n) for n in range(transition.frame_count)]
+    source_frames = expand([unit for unit in timeline.units if isinstance(unit, Segment) and not unit.is_copied])
     assert len(source_frames) == len(set(source_frames)), "a source frame is encoded in two units"
 
 
@@ -317,7 +331,36 @@ def test_what_the_final_video_loses_is_interim_and_what_it_shows_is_not(case: Ca
     final = set(timeline.joins[-1].output)
     for unit in timeline.units:
         if isinstance(unit, Segment):
-            assert (unit in final) == (unit.role == "body")
+            assert (unit in final) == (unit.role not in ("head", "tail"))
+
+
+@many
+@given(possible_cases(), st.sampled_from(["sequential", "parallel"]))
+def test_copies_begin_and_end_at_cut_points_and_nothing_is_encoded_that_could_be_copied(
+    case: Case, strategy: str
+) -> None:
+    timeline = dataclasses.replace(case, request=case.request.model_copy(update={"strategy": strategy})).plan()
+    for unit in timeline.joins[-1].output:
+        cuts = case.clips[unit.clip].cut_points if isinstance(unit, Segment) else None
+        if not isinstance(unit, Segment) or cuts is None:
+            assert not unit.is_copied
+            continue
+        inside = range(unit.frames.start, unit.frames.stop)
+        starts, stops = [n for n in inside if cuts.starts[n]], [n + 1 for n in inside if cuts.stops[n + 1]]
+        if unit.is_copied:
+            assert unit.frames.start in starts and unit.frames.stop in stops
+        else:
+            assert not any(start < stop for start in starts for stop in stops), "these frames could be copied"
+
+
+@many
+@given(possible_cases())
+def test_a_stitch_shows_what_the_chain_ends_with(case: Case) -> None:
+    parallel = case.request.model_copy(update={"strategy": "parallel"})
+    (stitch,) = dataclasses.replace(case, request=parallel).plan().joins
+    chain = case.plan()
+    assert stitch.output == stitch.new_units == chain.joins[-1].output
+    assert stitch.transitions == chain.transitions
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -328,12 +371,12 @@ def test_what_the_final_video_loses_is_interim_and_what_it_shows_is_not(case: Ca
 @many
 @given(possible_cases())
 def test_contexts_are_nearest_the_seam_outside_of_what_is_removed_and_padded_to_the_window(case: Case) -> None:
-    for join in case.plan().joins:
-        transition, seam = join.transition, seam_of(case, join.index)
-        window = expected_window(case, join.index)
+    for transition in case.plan().transitions:
+        seam = seam_of(case, transition.join)
+        window = expected_window(case, transition.join)
         assert window is not None
         _, wanted_left, wanted_right = window
-        left_clip, right_clip = join.index, (join.index + 1) % len(case.counts)
+        left_clip, right_clip = transition.join, (transition.join + 1) % len(case.counts)
         left_frames = list(range(case.counts[left_clip] - seam.gone_left))[-wanted_left:]
         right_frames = list(range(seam.gone_right, case.counts[right_clip]))[:wanted_right]
         assert (transition.left.clip, transition.right.clip) == (left_clip, right_clip)
@@ -349,8 +392,8 @@ def test_contexts_are_nearest_the_seam_outside_of_what_is_removed_and_padded_to_
 @given(possible_cases())
 def test_ranges_stay_inside_their_clips_and_blends_inside_what_the_model_sees(case: Case) -> None:
     timeline = case.plan()
-    for join in timeline.joins:
-        transition, seam = join.transition, seam_of(case, join.index)
+    for transition in timeline.transitions:
+        seam = seam_of(case, transition.join)
         left_count = timeline.frame_counts[transition.left.clip]
         right_count = timeline.frame_counts[transition.right.clip]
         assert (transition.removed_left.stop, len(transition.removed_left)) == (left_count, seam.gone_left)
@@ -365,18 +408,18 @@ def test_ranges_stay_inside_their_clips_and_blends_inside_what_the_model_sees(ca
 @many
 @given(possible_cases())
 def test_a_model_that_renders_the_gap_alone_has_nothing_to_blend(case: Case) -> None:
-    for join in case.plan().joins:
-        blends = len(join.transition.blend_left) + len(join.transition.blend_right)
-        wanted = join.transition.settings.blend_frames
-        assert blends == (2 * wanted if join.transition.spec.renders_context else 0)
+    for transition in case.plan().transitions:
+        blends = len(transition.blend_left) + len(transition.blend_right)
+        wanted = transition.settings.blend_frames
+        assert blends == (2 * wanted if transition.spec.renders_context else 0)
 
 
 @many
 @given(possible_cases())
 def test_windows_have_4n_plus_1_frames_around_the_exact_gap_and_shrink_with_a_note(case: Case) -> None:
-    for join in case.plan().joins:
-        transition, seam = join.transition, seam_of(case, join.index)
-        window = expected_window(case, join.index)
+    for transition in case.plan().transitions:
+        seam = seam_of(case, transition.join)
+        window = expected_window(case, transition.join)
         assert window is not None
         if seam.spec.window is None:
             assert transition.notes == ()
@@ -421,7 +464,7 @@ def test_insert_by_hand() -> None:
 
 def test_replace_by_hand_takes_the_larger_half_of_an_odd_gap_from_the_right() -> None:
     timeline = make_case([20, 30], gap_frame_count=7, blend_frames=2, replace_mode=True).plan()
-    transition = timeline.joins[0].transition
+    transition = timeline.transitions[0]
     assert timeline.frame_count == 50
     assert spans(transition.removed_left, transition.removed_right) == [(17, 20), (0, 4)]
     assert spans(transition.blend_left, transition.blend_right) == [(15, 17), (4, 6)]
@@ -461,7 +504,7 @@ def test_loop_by_hand_replaces_the_head_and_the_tail() -> None:
 )
 def test_windows_by_hand(counts: list[int], context: int, gap: int, left: int, right: int) -> None:
     case = make_case(counts, model="windowed", context_frame_count=context, gap_frame_count=gap, blend_frames=0)
-    transition = case.plan().joins[0].transition
+    transition = case.plan().transitions[0]
     assert (len(transition.left), len(transition.right)) == (left, right)
     assert (transition.left.padding, transition.right.padding) == (max(0, left - counts[0]), max(0, right - counts[1]))
 
@@ -577,7 +620,7 @@ def test_refusals_by_hand(case: Case, message: str, remedy: dict[str, Any]) -> N
 def test_an_override_that_the_model_does_not_read_is_refused(name: str) -> None:
     values = {"num_inference_steps": 4, "guidance_scale": 2.5, "additional_loras": {"style": 0.5}}
     taken = make_case([100, 100, 100], [{}, {name: values[name], "model": "windowed"}])
-    assert taken.plan().joins[1].transition.settings == taken.request.settings(1)
+    assert taken.plan().transitions[1].settings == taken.request.settings(1)
     with pytest.raises(RequestError, match=rf"join 1: model free has no {name} to override; leave it out") as caught:
         make_case([100, 100, 100], [{}, {name: values[name]}]).plan()
     assert caught.value.remedy == {}
@@ -609,7 +652,8 @@ def test_planning_twice_gives_equal_timelines_and_digests(case: Case) -> None:
     assert first == second
     digests = step_digests(first)
     assert digests == step_digests(second)
-    assert set(digests) == {unit.step for unit in first.units} | {f"join_{join}" for join in case.joins}
+    made = {unit.step for unit in first.units if not unit.is_copied}
+    assert set(digests) == made | {f"join_{join}" for join in case.joins}
     assert len(set(digests.values())) == len(digests)
 
 

@@ -156,12 +156,7 @@ def test_more_overrides_than_joins_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("audio", "bridge"),
-        ("audio", "silence"),
-        ("soundtrack", "music.mp3"),
-        ("soundtrack_gain_db", -6.0),
-        ("audio_codec", "flac"),
-        ("strategy", "parallel"),
+        ("soundtrack", "s3://bucket/music.mp3"),
         ("output_base_dir", "s3://bucket/results"),
         ("gpu_deployment", "generate-transition/gpu"),
         ("generation_resolution", [832, 480]),
@@ -228,7 +223,7 @@ DEFAULTS: dict[str, Any] = {
     "resolution": None,
     "fps": None,
     "loop": False,
-    "audio": "drop",  # "bridge" is planned, once sound lands
+    "audio": "bridge",
     "soundtrack": None,
     "soundtrack_gain_db": 0,
     "audio_codec": "aac",

@@ -6,24 +6,37 @@ from splice.media.atomic import PARTIAL_PREFIX, atomic_output
 from splice.media.blend import mix_frames
 from splice.media.color import to_rgb, to_yuv
 from splice.media.encode import ENCODER_REVISION, encode_frames
-from splice.media.packets import Part, count_frames, join_parts
+from splice.media.packets import AddSound, Part, clip_part, count_frames, join_parts
 from splice.media.probe import identify_clip, probe_clip
 from splice.media.read import read_frames, read_output
+from splice.media.sound import channel_count, read_sound
+from splice.media.sound_packets import add_sound_stream, copied_sound, encode_sound, read_own_sound
+from splice.media.soundtrack import probe_soundtrack, read_soundtrack
 
 __all__ = [
     "ENCODER_REVISION",
     "PARTIAL_PREFIX",
+    "AddSound",
     "Part",
     "VideoFrame",
+    "add_sound_stream",
     "atomic_output",
+    "channel_count",
+    "clip_part",
+    "copied_sound",
     "count_frames",
     "encode_frames",
+    "encode_sound",
     "identify_clip",
     "join_parts",
     "mix_frames",
     "probe_clip",
+    "probe_soundtrack",
     "read_frames",
     "read_output",
+    "read_own_sound",
+    "read_sound",
+    "read_soundtrack",
     "to_rgb",
     "to_yuv",
 ]

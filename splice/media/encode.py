@@ -66,11 +66,10 @@ def encode_frames(frames: Iterable[av.VideoFrame], path: Path, video_format: Vid
             raise MediaError(f"{path.name}: {count} frames came to be encoded, needed are {expected}")
 
 
-def mux_options(rate: Fraction, faststart: bool = False) -> dict[str, str]:
+def mux_options(rate: Fraction) -> dict[str, str]:
     """Options of FFmpeg's mp4 muxer: time scales that are multiples of the rate's numerator keep frame times exact."""
     scale = str(timescale(rate))
-    options = {"video_track_timescale": scale, "movie_timescale": scale}
-    return {**options, "movflags": "+faststart"} if faststart else options
+    return {"video_track_timescale": scale, "movie_timescale": scale}
 
 
 def timescale(rate: Fraction) -> int:

@@ -1,120 +1,246 @@
-"""Joining without decoding: packets of units are copied, one after the other, into one file."""
+"""Joining without decoding: packets are copied, one run after the other, into one file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import av
-from av.container import InputContainer
+import numpy as np
+import numpy.typing as npt
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from splice.errors import MediaError
 from splice.media.atomic import atomic_output
+from splice.media.container import open_video, video_stream
 from splice.media.encode import mux_options, timescale
-from splice.types import FrameRange
+from splice.media.nal import Framing, NalCodec, join_by_length, parameter_sets, read_framing, with_parameter_sets
+from splice.types import Clip, FrameRange
+
+AddSound = Callable[[OutputContainer], Iterator[Any]]
+"""Adds a sound track to a file in the making, and gives its packets, in order."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Frames of one of our own files. The range begins at a keyframe and ends where a closed GOP ends."""
+    """Frames of one file. The range begins at a keyframe and ends where the packets before it hold no later frame.
+
+    clip: whose own file it is; None for one of ours, whose first frame is shown at 0.
+    """
 
     path: Path
     frames: FrameRange
+    clip: Clip | None = None
 
 
-def join_parts(parts: Sequence[Part], path: Path, rate: Fraction) -> None:
+def clip_part(clip: Clip, frames: FrameRange) -> Part:
+    """Frames of a clip, between two of its cut points."""
+    return Part(Path(clip.path), frames, clip)
+
+
+def join_parts(
+    parts: Sequence[Part], path: Path, rate: Fraction, in_band: bool = False, add_sound: AddSound | None = None
+) -> npt.NDArray[np.int64]:
     """Copy the packets of ``parts``, in order, into one mp4 at ``path``: complete or absent, ready to stream.
 
     Frame n of the result is shown at n / rate exactly. Nothing is decoded, and memory is constant.
+    in_band: the parts come from several encoders, so that every keyframe gets its own parameter sets.
+    Returns the size in bytes of every frame, in display order.
     Raises MediaError: a part holds other frames than its range says, or was encoded otherwise.
     """
-    scale = timescale(rate)
-    tick = int(scale / rate)
-    delay = max(_reorder_delay(part.path, rate) for part in parts)
+    runs = _merged(parts)
+    sizes = np.zeros(sum(len(run.frames) for run in runs), np.int64)
+    if not in_band:
+        _require_same_headers(runs)
+    options = mux_options(rate) | {"moov_size": str(_index_bytes(len(sizes), rate))}
     with atomic_output(path) as partial:
-        with (
-            _open(parts[0].path) as template,
-            av.open(str(partial), "w", options=mux_options(rate, faststart=True)) as output,
-        ):
-            stream = output.add_stream_from_template(template.streams.video[0])
-            stream.time_base = Fraction(1, scale)
-            # By default hevc is tagged hev1, which Apple's players refuse.
-            stream.codec_context.codec_tag = template.streams.video[0].codec_context.codec_tag
-            _require_same_headers(parts)
-            for decode_number, (frame_number, packet) in enumerate(_packets(parts, rate)):
-                packet.stream = stream
-                packet.time_base = Fraction(1, scale)
-                packet.pts, packet.dts = frame_number * tick, (decode_number - delay) * tick
-                packet.duration = tick
+        with _open(_template(runs)) as template, av.open(str(partial), "w", options=options) as output:
+            stream = _add_video(output, template, rate, in_band)
+            pictures = _stamped(runs, stream, rate, in_band, sizes)
+            tracks = [pictures, add_sound(output)] if add_sound else [pictures]
+            for packet in heapq.merge(*tracks, key=_decode_seconds):
                 output.mux(packet)
-        expected = sum(len(part.frames) for part in parts)
-        if (written := count_frames(partial)) != expected:
-            raise MediaError(f"{path.name}: {written} frames were written, needed are {expected}")
+        if (written := count_frames(partial)) != len(sizes):
+            raise MediaError(f"{path.name}: {written} frames were written, needed are {len(sizes)}")
+    return sizes
 
 
 def count_frames(path: Path) -> int:
-    """Frames of one of our own files, by packet."""
-    with _open(path) as container:
-        return sum(1 for _ in _filled(container))
+    """Frames of one of our own files, as its index counts them."""
+    with _open(Part(path, FrameRange(0, 0))) as container:
+        return container.streams.video[0].frames
 
 
-def _packets(parts: Sequence[Part], rate: Fraction) -> Iterator[tuple[int, Packet[VideoStream]]]:
-    """(display number in the result, packet) of every part, in decode order."""
-    offset = 0
+def _merged(parts: Sequence[Part]) -> list[Part]:
+    """The same frames; what follows on in the same file becomes one run, since it need not begin at a keyframe."""
+    runs: list[Part] = []
     for part in parts:
-        expected = set(range(part.frames.start, part.frames.stop))
-        with _open(part.path) as container:
-            for packet in islice(_filled(container), part.frames.start, part.frames.stop):
-                number = round((packet.pts or 0) * packet.time_base * rate)
-                if len(expected) == len(part.frames) and not packet.is_keyframe:
-                    raise MediaError(f"{part.path}: frame {number} is no keyframe, so that no part can begin there")
-                if number not in expected:
-                    raise MediaError(f"{part.path}: frame {number} came where {part.frames} was due")
-                expected.discard(number)
-                yield offset + number - part.frames.start, packet
-        if expected:
-            raise MediaError(f"{part.path}: {len(expected)} of {len(part.frames)} frames are missing")
-        offset += len(part.frames)
+        last = runs[-1] if runs else None
+        if last and last.path == part.path and last.frames.stop == part.frames.start:
+            runs[-1] = replace(last, frames=FrameRange(last.frames.start, part.frames.stop))
+        else:
+            runs.append(part)
+    return runs
 
 
-def _open(path: Path) -> InputContainer:
+def _template(runs: Sequence[Part]) -> Part:
+    """One of our own files, so that the track says nothing that holds for the pictures of one camera only."""
+    return next((run for run in runs if run.clip is None), runs[0])
+
+
+def _add_video(output: OutputContainer, template: InputContainer, rate: Fraction, in_band: bool) -> VideoStream:
+    source = template.streams.video[0]
+    stream = output.add_stream_from_template(source)
+    stream.time_base = Fraction(1, timescale(rate))
+    is_hevc = source.codec_context.codec.canonical_name == "hevc"
+    # By default hevc is tagged hev1, which Apple's players refuse; but only hev1 may bring parameter sets in band.
+    stream.codec_context.codec_tag = "hev1" if is_hevc and in_band else source.codec_context.codec_tag
+    return stream
+
+
+def _index_bytes(frame_count: int, rate: Fraction) -> int:
+    """Room for the index at the front, so that it need not be moved there: 40 bytes a packet of picture or sound."""
+    sound_packets = int(frame_count / rate * 100) + 1000
+    return 16_384 + 40 * (frame_count + sound_packets)
+
+
+def _stamped(
+    runs: Sequence[Part], stream: VideoStream, rate: Fraction, in_band: bool, sizes: npt.NDArray[np.int64]
+) -> Iterator[Packet[VideoStream]]:
+    """Every packet with its time in the result; its size is noted in ``sizes``."""
+    scale = timescale(rate)
+    time_base, tick = Fraction(1, scale), int(scale / rate)
+    delay = max(_reorder_delay(run, rate) for run in runs)
+    decode_number = offset = 0
+    for run in runs:
+        for number, packet in _packets(run, rate, in_band):
+            shown = offset + number - run.frames.start
+            sizes[shown] = packet.size
+            packet.stream, packet.time_base = stream, time_base
+            packet.pts, packet.dts, packet.duration = shown * tick, (decode_number - delay) * tick, tick
+            decode_number += 1
+            yield packet
+        offset += len(run.frames)
+
+
+def _decode_seconds(packet: Packet[Any]) -> float:
+    assert packet.dts is not None, "packets are stamped before they are sorted"
+    return packet.dts * packet.time_base.numerator / packet.time_base.denominator
+
+
+def _packets(run: Part, rate: Fraction, in_band: bool) -> Iterator[tuple[int, Packet[VideoStream]]]:
+    """(frame number in its file, packet) of every packet of a run, in decode order."""
+    missing = set(range(run.frames.start, run.frames.stop))
+    first_pts = run.clip.first_pts or 0 if run.clip else 0
+    is_begun = False
+    with _open(run) as container:
+        stream = video_stream(container, str(run.path))
+        per_tick = _require_time_base(stream, run) * rate
+        framed = _Framed.of(stream)
+        for position, packet in enumerate(_filled(container, stream)):
+            if position == run.frames.stop:
+                break
+            written = _rewritten(framed, packet, in_band, run)
+            if position < run.frames.start:
+                continue
+            number = round(((packet.pts or 0) - first_pts) * per_tick)
+            if not is_begun and not packet.is_keyframe:
+                raise MediaError(f"{run.path}: frame {number} is no keyframe, so that no part can begin there")
+            if number not in missing:
+                raise MediaError(f"{run.path}: frame {number} came where {run.frames} was due")
+            is_begun = True
+            missing.discard(number)
+            yield number, written
+    if missing:
+        raise MediaError(f"{run.path}: {len(missing)} of {len(run.frames)} frames are missing")
+
+
+@dataclass
+class _Framed:
+    """Brings packets into the form that an mp4 wants: lengths of 4 bytes, parameter sets where they are needed.
+
+    in_force: the sets that a decoder would have seen last.
+    """
+
+    framing: Framing
+    in_force: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, stream: VideoStream) -> _Framed:
+        codec = cast(NalCodec, stream.codec_context.codec.canonical_name)
+        framing = read_framing(codec, stream.codec_context.extradata or b"")
+        return cls(framing, framing.parameter_sets)
+
+    def rewritten(self, packet: Packet[VideoStream], in_band: bool) -> Packet[VideoStream]:
+        needs_sets = in_band and packet.is_keyframe
+        if not needs_sets and self.framing.length_size == 4:
+            return packet
+        units = self.framing.units(bytes(packet))
+        if needs_sets:
+            self.in_force = parameter_sets(self.framing.codec, units) or self.in_force
+            units = with_parameter_sets(self.framing.codec, units, self.in_force)
+        written = cast("Packet[VideoStream]", Packet(join_by_length(units)))
+        written.is_keyframe = packet.is_keyframe
+        return written
+
+
+def _rewritten(framed: _Framed, packet: Packet[VideoStream], in_band: bool, run: Part) -> Packet[VideoStream]:
+    try:
+        return framed.rewritten(packet, in_band)
+    except ValueError as error:
+        raise MediaError(f"{run.path}: a packet at pts {packet.pts} is damaged ({error}); export it again") from error
+
+
+def _open(part: Part) -> InputContainer:
+    if part.clip is not None:
+        return open_video(part.clip.path)
     reason: str | None = "no video in it"
     try:
-        container = av.open(str(path))
+        container = av.open(str(part.path))
         if container.streams.video:
             return container
         container.close()
     except av.FFmpegError as error:
         reason = error.strerror
     raise MediaError(
-        f"{path}: one of our own files can't be read ({reason}); delete it and run the same command with the same "
+        f"{part.path}: one of our own files can't be read ({reason}); delete it and run the same command with the same "
         f"run_id: it is made again"
     )
 
 
-def _filled(container: InputContainer) -> Iterator[Packet[VideoStream]]:
+def _require_time_base(stream: VideoStream, part: Part) -> Fraction:
+    if stream.time_base is None:
+        raise MediaError(f"{part.path}: its video stream has no time base; remux it to mp4")
+    return stream.time_base
+
+
+def _filled(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Packets that hold data: a demuxer ends with an empty one."""
-    return (packet for packet in container.demux(video=0) if packet.size)
+    return (packet for packet in container.demux(stream) if packet.size)
 
 
-def _reorder_delay(path: Path, rate: Fraction) -> int:
-    """By how many frames decoding runs ahead of showing in one of our own files."""
-    with _open(path) as container:
-        first = next(_filled(container), None)
+def _reorder_delay(run: Part, rate: Fraction) -> int:
+    """By how many frames decoding runs ahead of showing."""
+    if run.clip is not None:
+        assert run.clip.cut_points is not None, "only clips that can be cut are copied"
+        return run.clip.cut_points.reorder_frames
+    with _open(run) as container:
+        first = next(_filled(container, container.streams.video[0]), None)
         if first is None or first.dts is None:
-            raise MediaError(f"{path}: its first packet is missing or has no decoding time")
+            raise MediaError(f"{run.path}: its first packet is missing or has no decoding time")
         return max(0, round(-first.dts * first.time_base * rate))
 
 
-def _require_same_headers(parts: Sequence[Part]) -> None:
+def _require_same_headers(runs: Sequence[Part]) -> None:
     headers = {}
-    for part in parts:
-        with _open(part.path) as container:
-            headers[container.streams.video[0].codec_context.extradata] = part.path
+    for run in runs:
+        with _open(run) as container:
+            headers[container.streams.video[0].codec_context.extradata] = run.path
     if len(headers) > 1:
         raise MediaError(f"{' and '.join(map(str, headers.values()))} were encoded with different settings")

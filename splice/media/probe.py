@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from splice.errors import RequestError
 from splice.media.container import open_video, require_file, video_stream
+from splice.media.cut_points import PacketScan, find_cut_points
+from splice.media.edit_list import edit_list_obstacle
 from splice.media.tags import read_color_tags
 from splice.request import STANDARD_RATES
-from splice.types import Clip, ClipIdentity, Sound
+from splice.types import Clip, ClipIdentity, CutPoints, Sound
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mpeg2video", "prores", "mjpeg"})
 """Codecs whose pictures can be counted by packet; of others (VP8 has hidden frames, DivX packs several) by decoding."""
@@ -36,6 +41,15 @@ class _Timing:
     duration_seconds: Fraction
     first_pts: int | None
     start_seconds: Fraction
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What the packets of a stream tell. pts: in display order; last_duration: ticks that the last frame is shown."""
+
+    pts: list[int]
+    last_duration: int
+    cut_points: CutPoints | str
 
 
 def identify_clip(path: str) -> ClipIdentity:
@@ -71,7 +85,7 @@ def _probe(index: int, name: str, path: str, identity: ClipIdentity) -> Clip:
         stream = video_stream(container, path)
         sound = _read_sound(container)
         _refuse_missing_data(stream, path, identity.size_bytes)
-        timing = _measure_timing(container, stream, path)
+        timing, cut_points = _measure_timing(container, stream, path)
     with open_video(path) as container:
         stream = video_stream(container, path)
         frame = _first_picture(container, stream, path)
@@ -99,6 +113,8 @@ def _probe(index: int, name: str, path: str, identity: ClipIdentity) -> Clip:
             duration_seconds=timing.duration_seconds,
             first_pts=timing.first_pts,
             start_seconds=timing.start_seconds,
+            cut_points=cut_points if isinstance(cut_points, CutPoints) else None,
+            uncut_reason=cut_points if isinstance(cut_points, str) else "",
         )
 
 
@@ -120,42 +136,60 @@ def _refuse_missing_data(stream: VideoStream, path: str, size_bytes: int) -> Non
         )
 
 
-def _measure_timing(container: InputContainer, stream: VideoStream, path: str) -> _Timing:
+def _measure_timing(container: InputContainer, stream: VideoStream, path: str) -> tuple[_Timing, CutPoints | str]:
     counted = _count_packets(container, stream, path)
     if counted is None:
-        return _decode_timing(path)
-    pts, last_duration = counted
-    if not pts:
+        timing = _decode_timing(path)
+        obstacle = _edit_list_obstacle(container, stream, path, timing.frame_count)
+        return timing, obstacle or "packets that don't tell its frames"
+    if not counted.pts:
         raise RequestError(f"{path}: its video stream holds no frames; export it again")
-    return _time(pts, last_duration, stream, seekable=True)
+    return _time(counted.pts, counted.last_duration, stream, seekable=True), counted.cut_points
 
 
-def _count_packets(container: InputContainer, stream: VideoStream, path: str) -> tuple[list[int], int] | None:
-    """(pts of the shown frames in display order, duration of the last); None where packets can't tell.
+def _count_packets(container: InputContainer, stream: VideoStream, path: str) -> _Counted | None:
+    """Everything that the packets tell; None where they can't tell the frames.
 
     Frames that an edit list hides are flagged ``is_discard``. A stream that does not begin with its
     earliest frame as a keyframe begins with pictures that can't be decoded.
     """
     packets = []
-    ends = [Fraction(0)]
+    scan = PacketScan(stream)
+    ends: dict[Fraction, int] = {}
     try:
         for packet in container.demux():
             if packet.size == 0 or packet.pts is None:
                 if packet.size and packet.stream is stream:
                     return None
                 continue
-            ends.append((packet.pts + (packet.duration or 0)) * packet.time_base)
+            end = packet.pts + (packet.duration or 0)
+            ends[packet.time_base] = max(end, ends.get(packet.time_base, end))
             if packet.stream is stream and not packet.is_discard:
                 packets.append((packet.pts, packet.duration or 0, packet.is_keyframe))
+                scan.add(cast("Packet[VideoStream]", packet))
     except av.FFmpegError as error:
         raise RequestError(f"{path}: damaged ({error.strerror}); fetch or export it again") from error
-    _refuse_early_end(container, path, max(ends))
+    _refuse_early_end(container, path, max((base * ticks for base, ticks in ends.items()), default=Fraction(0)))
     if stream.codec_context.codec.canonical_name not in ONE_PICTURE_A_PACKET:
         return None
     ordered = sorted(packets)
     if packets and (not packets[0][2] or packets[0] != ordered[0] or len({p[0] for p in packets}) < len(packets)):
         return None
-    return [p[0] for p in ordered], _last_duration(container, ordered) if ordered else 0
+    last_duration = _last_duration(container, ordered) if ordered else 0
+    obstacle = scan.obstacle or _edit_list_obstacle(container, stream, path, len(packets))
+    cut_points = obstacle or find_cut_points([p[0] for p in packets], scan.keyframes)
+    return _Counted([p[0] for p in ordered], last_duration, cut_points)
+
+
+def _edit_list_obstacle(container: InputContainer, stream: VideoStream, path: str, shown: int) -> str | None:
+    if "mp4" not in container.format.name:
+        return None
+    if stream.frames > shown:
+        return "an edit list that trims it"
+    try:
+        return edit_list_obstacle(path, stream.id)
+    except (ValueError, struct.error) as error:
+        return f"an index that can't be read ({error})"
 
 
 def _last_duration(container: InputContainer, ordered: Sequence[tuple[int, int, bool]]) -> int:

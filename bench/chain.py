@@ -1,0 +1,67 @@
+"""A whole run in this process, through the core alone: no Prefect, no hashing, no records.
+
+``python -m bench.chain a.mp4 b.mp4 --folder out`` joins clips; any other parameter as ``--parameter name=value``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from splice.join import write_join
+from splice.layout import RunFolder
+from splice.media import encode_frames, probe_clip, read_frames
+from splice.models.protocol import TransitionModel
+from splice.models.registry import find_model
+from splice.plan import plan_timeline
+from splice.request import parse_request
+from splice.transition import generate_transition
+from splice.types import Segment, Timeline
+
+
+def join(clips: Sequence[Path], folder: Path, **parameters: Any) -> Path:
+    """Join clips by a request's parameters; returns the final video."""
+    sources = [{"url": str(path)} for path in clips]
+    request = parse_request({"clip_list": sources, "run_id": "bench", "model": "crossfade", **parameters})
+    probed = [probe_clip(index, path.name, str(path)) for index, path in enumerate(clips)]
+    models = {request.settings(k).model for k in range(request.join_count)}
+    found = {name: find_model(name) for name in models}
+    timeline = plan_timeline(request, probed, {name: model.spec for name, model in found.items()})
+    return execute(timeline, found, RunFolder(folder))[-1]
+
+
+def execute(timeline: Timeline, models: Mapping[str, TransitionModel], folder: RunFolder) -> list[Path]:
+    """What a run does: encode every unit once, then write the outputs. Returns the outputs."""
+    outputs: list[Path] = []
+    for step in timeline.joins:
+        for unit in step.encoded_units:
+            if isinstance(unit, Segment):
+                frames = read_frames(timeline.clips[unit.clip], timeline.format, unit.frames)
+                encode_frames(frames, folder.unit(unit), timeline.format, unit.frame_count)
+        for transition in step.transitions:
+            generated = generate_transition(timeline, transition, models[transition.spec.name])
+            for piece in timeline.pieces_of(transition):
+                shown = islice(generated.frames, piece.frame_count)
+                encode_frames(shown, folder.unit(piece), timeline.format, piece.frame_count)
+            assert next(generated.frames, None) is None
+        write_join(timeline, step, folder, outputs[-1] if outputs else None)
+        outputs.append(folder.joined_output(step.name))
+    return outputs
+
+
+def main(
+    clips: list[Path],
+    folder: Annotated[Path, typer.Option()],
+    parameter: Annotated[list[str], typer.Option()] = [],  # noqa: B006 - typer's own way of saying "may be repeated"
+) -> None:
+    """Print the path of the final video."""
+    given: dict[str, Any] = dict(each.split("=", 1) for each in parameter)
+    print(join(clips, folder, **given))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,230 @@
+"""What is heard when: the sound of a timeline, to the sample.
+
+Every clip's sound lies where its frames lie: a clip whose first frame is number n of the timeline begins at
+sample round(n * R / fps), so that nothing drifts, whatever the number of joins. A seam's sound replaces the
+last and first ``FADE_SECONDS`` of its two clips and what lies between them. In replace mode the frames that
+are gone are still heard: the sounds of both clips meet where the left one ends, within the gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from splice.media import channel_count, read_own_sound, read_sound, read_soundtrack
+from splice.sound import (
+    EXTENSION_SECONDS,
+    FADE_SECONDS,
+    Samples,
+    bridge_seam,
+    faded_out,
+    laid_under,
+    looped,
+    quantised,
+    silence_seam,
+)
+from splice.types import Join, SoundFormat, Timeline
+
+SOUNDTRACK_FADE_SECONDS = Fraction(1)
+"""How long music takes to fade at the end of the result."""
+
+
+@dataclass(frozen=True)
+class SoundPiece:
+    """Samples start .. stop of a clip's sound, or of a seam's."""
+
+    clip: int | None
+    seam: int | None
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class JoinSound:
+    """Where the samples of one output come from: pieces, then samples start .. stop of the predecessor's, then pieces.
+
+    cut: sample of the output at which the next join will cut it; None in the last one.
+    """
+
+    before: tuple[SoundPiece, ...]
+    kept: tuple[int, int]
+    after: tuple[SoundPiece, ...]
+    cut: int | None
+
+    @property
+    def sample_count(self) -> int:
+        return sum(map(len, self.before)) + self.kept[1] - self.kept[0] + sum(map(len, self.after))
+
+
+def plan_sound(timeline: Timeline, join: Join) -> JoinSound:
+    """Lay the sound of one join's output to the sample."""
+    layout = _Layout(timeline)
+    first, last = join.transitions[0].join, join.transitions[-1].join
+    closes = timeline.is_loop and last == len(timeline.clips) - 1
+    pieces = layout.pieces(first if join.kept else 0, last)
+    kept = (0, layout.cut_of(first)) if join.kept else (0, 0)
+    if closes:
+        return layout.closed(pieces, kept)
+    is_last = join is timeline.joins[-1]
+    return JoinSound((), kept, tuple(pieces), None if is_last else layout.cut_of(last + 1))
+
+
+def render_join(timeline: Timeline, join: Join, predecessor: Path | None) -> Iterator[Samples]:
+    """The final sound of a join's output, block by block, music included; predecessor: its file, if it has one."""
+    assert timeline.sound is not None, "without a sound format there is nothing to render"
+    sound = plan_sound(timeline, join)
+    if timeline.audio == "drop":
+        blocks = _silence(sound.sample_count, timeline.sound)
+    else:
+        kept: Iterable[Samples] = ()
+        if predecessor is not None:
+            kept = read_own_sound(predecessor, timeline.sound, *sound.kept)
+        blocks = chain(render_pieces(timeline, sound.before), kept, render_pieces(timeline, sound.after))
+    return _with_music(timeline, blocks, sound.sample_count)
+
+
+def render_pieces(timeline: Timeline, pieces: Iterable[SoundPiece]) -> Iterator[Samples]:
+    """The samples of ``pieces``, one after the other, in steps of 24 bits."""
+    for piece in pieces:
+        if piece.clip is not None:
+            yield from map(quantised, _cut_blocks(_clip_sound(timeline, piece.clip), piece.start, piece.stop))
+        else:
+            assert piece.seam is not None, "a piece is a clip's or a seam's"
+            yield quantised(_seam_sound(timeline, piece.seam)[:, piece.start : piece.stop])
+
+
+class _Layout:
+    """Sample positions of clips and seams, in the timeline before a loop closes it."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        assert timeline.sound is not None
+        self._per_frame = Fraction(timeline.sound.sample_rate) / timeline.format.rate
+        fade_samples = round(FADE_SECONDS * timeline.sound.sample_rate)
+        frame = 0
+        self.clips: list[tuple[int, int]] = []
+        self.gaps: list[int] = []
+        for count, transition in zip(timeline.frame_counts, (*timeline.transitions, None), strict=False):
+            self.clips.append((self._sample(frame), self._sample(frame + count)))
+            frame += count
+            if transition is not None and not transition.settings.replace_mode:
+                frame += transition.gap_frame_count
+            self.gaps.append(self._sample(frame) - self.clips[-1][1])
+        lengths = [stop - start for start, stop in self.clips]
+        following = [*lengths[1:], lengths[0]]
+        # Of a clip that is shorter than two fades each seam gets one half.
+        self.fades = [min(fade_samples, a // 2, b // 2) for a, b in zip(lengths, following, strict=True)]
+        self._removed_head = self._sample(len(timeline.transitions[-1].removed_right)) if timeline.is_loop else 0
+        self.fades[0] = min(self.fades[0], (lengths[0] - self._removed_head) // 2)
+
+    def _sample(self, frame: int) -> int:
+        return math.floor(frame * self._per_frame + Fraction(1, 2))
+
+    def length(self, clip: int) -> int:
+        start, stop = self.clips[clip]
+        return stop - start
+
+    def seam_length(self, seam: int) -> int:
+        return self.fades[seam] + self.gaps[seam] + self.fades[seam]
+
+    def cut_of(self, seam: int) -> int:
+        """Where the sound of a seam begins."""
+        return self.clips[seam][1] - self.fades[seam]
+
+    def pieces(self, first: int, last: int) -> list[SoundPiece]:
+        """From seam ``first``, or from the start where that is 0, to the end of the clip behind seam ``last``."""
+        pieces = [SoundPiece(0, None, 0, self.length(0) - self.fades[0])] if first == 0 else []
+        for seam in range(first, last + 1):
+            pieces.append(SoundPiece(None, seam, 0, self.seam_length(seam)))
+            clip = seam + 1
+            if clip < len(self.clips):
+                stop = self.length(clip) - (self.fades[clip] if seam < last else 0)
+                pieces.append(SoundPiece(clip, None, self.fades[seam], stop))
+        return pieces
+
+    def closed(self, pieces: list[SoundPiece], kept: tuple[int, int]) -> JoinSound:
+        """A loop, turned so that it begins with the first frame of the first clip that is still shown."""
+        seam = len(self.clips) - 1
+        head, fade, length = self._removed_head, self.fades[seam], self.seam_length(seam)
+        # What is heard of the first clip begins behind the seam's fade.
+        begin = max(head, fade)
+        if kept[1]:
+            kept = (begin, kept[1])
+        else:
+            pieces[0] = SoundPiece(0, None, begin, pieces[0].stop)
+        if head >= fade:
+            return JoinSound((), kept, (*pieces, SoundPiece(0, None, fade, head)), None)
+        wrapped = length - (fade - head)
+        pieces[-1] = SoundPiece(None, seam, 0, wrapped)
+        return JoinSound((SoundPiece(None, seam, wrapped, length),), kept, tuple(pieces), None)
+
+
+def _clip_sound(timeline: Timeline, clip: int) -> Iterator[Samples]:
+    assert timeline.sound is not None
+    return read_sound(timeline.clips[clip], timeline.sound, _Layout(timeline).length(clip))
+
+
+def _seam_sound(timeline: Timeline, seam: int) -> Samples:
+    """From ``fade`` samples before the end of the left clip to ``fade`` samples behind the start of the right one."""
+    assert timeline.sound is not None
+    layout = _Layout(timeline)
+    rate, fade, gap = timeline.sound.sample_rate, layout.fades[seam], layout.gaps[seam]
+    transition = timeline.transitions[seam]
+    wanted = EXTENSION_SECONDS * rate + fade
+    left = _last_samples(_clip_sound(timeline, transition.left.clip), wanted)
+    right = _first_samples(_clip_sound(timeline, transition.right.clip), wanted)
+    if timeline.audio == "silence":
+        return silence_seam(left, right, gap, fade)
+    return bridge_seam(left, right, gap, fade, rate)
+
+
+def _with_music(timeline: Timeline, blocks: Iterator[Samples], sample_count: int) -> Iterator[Samples]:
+    soundtrack, sound = timeline.soundtrack, timeline.sound
+    if soundtrack is None or sound is None:
+        return blocks
+    path = soundtrack.path
+    music = looped(lambda: read_soundtrack(path, sound), round(FADE_SECONDS * sound.sample_rate))
+    fading = faded_out(music, sample_count, round(SOUNDTRACK_FADE_SECONDS * sound.sample_rate))
+    return laid_under(blocks, fading, soundtrack.gain_db)
+
+
+def _cut_blocks(blocks: Iterator[Samples], start: int, stop: int) -> Iterator[Samples]:
+    """Samples start .. stop of what ``blocks`` make up."""
+    position = 0
+    for block in blocks:
+        wanted = block[:, max(0, start - position) : max(0, stop - position)]
+        if wanted.shape[1]:
+            yield wanted
+        position += block.shape[1]
+        if position >= stop:
+            return
+
+
+def _last_samples(blocks: Iterator[Samples], count: int) -> Samples:
+    held: deque[Samples] = deque()
+    total = 0
+    for block in blocks:
+        held.append(block)
+        total += block.shape[1]
+        while total - held[0].shape[1] >= count:
+            total -= held.popleft().shape[1]
+    return np.concatenate(held, axis=1)[:, -count:]
+
+
+def _first_samples(blocks: Iterator[Samples], count: int) -> Samples:
+    return np.concatenate(list(_cut_blocks(blocks, 0, count)), axis=1)
+
+
+def _silence(sample_count: int, sound: SoundFormat) -> Iterator[Samples]:
+    channels = channel_count(sound.layout)
+    for start in range(0, sample_count, sound.sample_rate):
+        yield np.zeros((channels, min(sound.sample_rate, sample_count - start)), np.float32)
