@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +22,7 @@ from splice.models.registry import find_model
 from splice.plan import plan_timeline
 from splice.request import parse_request
 from splice.transition import generate_transition
-from splice.types import Segment, Timeline
+from splice.types import Segment, Timeline, Transition, Unit
 
 
 def join(clips: Sequence[Path], folder: Path, **parameters: Any) -> Path:
@@ -35,22 +37,33 @@ def join(clips: Sequence[Path], folder: Path, **parameters: Any) -> Path:
 
 
 def execute(timeline: Timeline, models: Mapping[str, TransitionModel], folder: RunFolder) -> list[Path]:
-    """What a run does: encode every unit once, then write the outputs. Returns the outputs."""
+    """What a run does: encode every unit once, side by side, then write the outputs. Returns the outputs."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        made = [pool.submit(_encode_segment, timeline, unit, folder) for unit in timeline.units]
+        made += [pool.submit(_encode_transition, timeline, each, models, folder) for each in timeline.transitions]
+        for future in made:
+            future.result()
     outputs: list[Path] = []
     for step in timeline.joins:
-        for unit in step.encoded_units:
-            if isinstance(unit, Segment):
-                frames = read_frames(timeline.clips[unit.clip], timeline.format, unit.frames)
-                encode_frames(frames, folder.unit(unit), timeline.format, unit.frame_count)
-        for transition in step.transitions:
-            generated = generate_transition(timeline, transition, models[transition.spec.name])
-            for piece in timeline.pieces_of(transition):
-                shown = islice(generated.frames, piece.frame_count)
-                encode_frames(shown, folder.unit(piece), timeline.format, piece.frame_count)
-            assert next(generated.frames, None) is None
         write_join(timeline, step, folder, outputs[-1] if outputs else None)
         outputs.append(folder.joined_output(step.name))
     return outputs
+
+
+def _encode_segment(timeline: Timeline, unit: Unit, folder: RunFolder) -> None:
+    if isinstance(unit, Segment) and not unit.is_copied:
+        frames = read_frames(timeline.clips[unit.clip], timeline.format, unit.frames)
+        encode_frames(frames, folder.unit(unit), timeline.format, unit.frame_count)
+
+
+def _encode_transition(
+    timeline: Timeline, transition: Transition, models: Mapping[str, TransitionModel], folder: RunFolder
+) -> None:
+    generated = generate_transition(timeline, transition, models[transition.spec.name])
+    for piece in timeline.pieces_of(transition):
+        shown = islice(generated.frames, piece.frame_count)
+        encode_frames(shown, folder.unit(piece), timeline.format, piece.frame_count)
+    assert next(generated.frames, None) is None
 
 
 def main(

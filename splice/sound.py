@@ -35,6 +35,8 @@ GRAIN_SECONDS = 0.09  # long enough for a low tone's period, too short for a syl
 SEARCH_SECONDS = 0.01  # to either side: one whole period down to 50 Hz
 CANDIDATES = 3  # places tried for every grain: more fit better, and sooner repeat themselves
 LEVEL_GRID_SECONDS = 0.001  # levels are averages over a grain and change little in between
+USUAL_SHARE = 0.75  # of all grains: what sounds for a fourth of the time is usual
+MAX_USUAL_RATIO = 2.0  # 6 dB; the rms of speech with long pauses is less than that above its usual level
 STEADY_DB = 1.5  # a grain's quarters this near to the level wanted make a level that stays, as those of noise do
 STEADY_SHARE = 0.1  # of all places; in speech so many are taken whatever they deviate, lest few grains buzz
 MAX_DEVIATION_DB = 20.0  # a pause is as far off as can be
@@ -87,8 +89,8 @@ def silence_seam(left: Samples, right: Samples, gap_samples: int, fade_samples: 
 def extend(source: Samples, count_samples: int, sample_rate: int) -> Samples:
     """Room tone, ``count_samples`` of it, that continues ``source`` (channels, any length) from its last sample on.
 
-    Its level glides to that of the source's last second and stays there. Deterministic. A source too short for grains
-    (under 128 samples) holds its last sample; without samples there is silence.
+    Its level glides to that of the source's last second, rare loud moments left out, and stays there. Deterministic.
+    A source too short for grains (under 128 samples) holds its last sample; without samples there is silence.
     """
     material = _last(source, EXTENSION_SECONDS * sample_rate).astype(np.float64)
     hop = min(round(GRAIN_SECONDS * sample_rate) // 2, material.shape[1] // 4)
@@ -319,7 +321,7 @@ def _cut_grains(samples: Floats, hop: int, sample_rate: int) -> _Grains:
     step = max(1, round(LEVEL_GRID_SECONDS * sample_rate))
     sums = np.concatenate([[0.0], np.cumsum(np.sum(samples**2, axis=0))])
     levels, part_levels = _levels(sums, 2 * hop), _levels(sums, hop // 2)
-    level, end_level = float(np.sqrt(sums[-1] / samples.shape[1])), float(levels[-1])
+    level, end_level = _usual_level(samples, levels), float(levels[-1])
     parts = np.stack([part_levels[part * (hop // 2) :][: levels.size] for part in range(4)])
     if 2 * hop < MIN_LEVELLED_SECONDS * sample_rate:
         levels, parts, end_level = np.full_like(levels, level), np.full_like(parts, level), level
@@ -337,6 +339,16 @@ def _cut_grains(samples: Floats, hop: int, sample_rate: int) -> _Grains:
         end_level=end_level,
         largest_step=_largest_step(samples),
     )
+
+
+def _usual_level(samples: Floats, levels: Floats) -> float:
+    """The rms of all samples, unless rare loud moments make it: then what three grains of four don't exceed.
+
+    A door that slams once is no part of a room's tone; words, with pauses in between, are.
+    """
+    rms = float(np.sqrt(np.sum(samples**2) / samples.shape[1]))
+    usual = float(np.quantile(levels, USUAL_SHARE))
+    return rms if rms <= MAX_USUAL_RATIO * usual else usual
 
 
 def _largest_step(samples: Floats) -> float:

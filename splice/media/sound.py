@@ -28,6 +28,9 @@ Samples = npt.NDArray[np.float32]
 JITTER_SECONDS = Fraction(1, 100)
 """Time stamps that differ by less from the count of the samples are only inexact: Matroska's stand in milliseconds."""
 
+BROKEN_PACKETS_AT_START = 10
+"""So many may be passed over before the first that can be decoded; a fifth of a second or so."""
+
 FLUSH_SECONDS = Fraction(1, 10)
 """Silence that pushes the last samples out of a resampler, longer than its filter is at any rate."""
 
@@ -145,19 +148,19 @@ def _silence(channels: int, count: int, block_samples: int) -> Iterator[Samples]
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """Every frame. A recording that was joined in the middle may begin with packets that can't be decoded alone."""
     has_begun = False
-    failure: av.FFmpegError | None = None
+    failures: list[av.FFmpegError] = []
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except av.InvalidDataError as error:
-            if has_begun:
+            failures.append(error)
+            if has_begun or len(failures) > BROKEN_PACKETS_AT_START:
                 raise
-            failure = error
             continue
         has_begun = has_begun or bool(frames)
         yield from frames
-    if failure and not has_begun:
-        raise failure
+    if failures and not has_begun:
+        raise failures[0]
 
 
 def _as_float(frames: Iterable[AudioFrame]) -> Iterator[Decoded]:
