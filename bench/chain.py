@@ -16,11 +16,11 @@ import typer
 
 from splice.join import write_join
 from splice.layout import RunFolder
-from splice.media import encode_frames, probe_clip, read_frames
+from splice.media import encode_frames, read_frames
 from splice.models.protocol import TransitionModel
 from splice.models.registry import find_model
-from splice.plan import plan_timeline
 from splice.request import parse_request
+from splice.survey import plan_request
 from splice.transition import generate_transition
 from splice.types import Segment, Timeline, Transition, Unit
 
@@ -29,11 +29,9 @@ def join(clips: Sequence[Path], folder: Path, **parameters: Any) -> Path:
     """Join clips by a request's parameters; returns the final video."""
     sources = [{"url": str(path)} for path in clips]
     request = parse_request({"clip_list": sources, "run_id": "bench", "model": "crossfade", **parameters})
-    probed = [probe_clip(index, path.name, str(path)) for index, path in enumerate(clips)]
-    models = {request.settings(k).model for k in range(request.join_count)}
-    found = {name: find_model(name) for name in models}
-    timeline = plan_timeline(request, probed, {name: model.spec for name, model in found.items()})
-    return execute(timeline, found, RunFolder(folder))[-1]
+    timeline = plan_request(request)
+    names = {transition.settings.model for transition in timeline.transitions}
+    return execute(timeline, {name: find_model(name) for name in names}, RunFolder(folder))[-1]
 
 
 def execute(timeline: Timeline, models: Mapping[str, TransitionModel], folder: RunFolder) -> list[Path]:

@@ -29,10 +29,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from splice.errors import RequestError
 from splice.records import JoinResult
 from splice.request import JoinRequest, parse_request
+from splice.survey import plan_request
 from splice.types import Timeline
 from tasks.progress import display, interrupted
 
-from flows.join_clips import join_clips, plan
+from flows.join_clips import join_clips
 
 EXIT_FAILED, EXIT_BAD_REQUEST, EXIT_IN_PROGRESS, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -127,7 +128,7 @@ def main(
     try:
         parameters = _parameters(options)
         request = parse_request(parameters)
-        timeline = plan(request)
+        timeline = plan_request(request)
     except RequestError as error:
         _stop(str(error), EXIT_BAD_REQUEST)
     _finish(_run(parameters, timeline), request, as_json)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from prefect import Task, flow, get_run_logger
@@ -19,13 +18,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 from splice.errors import RequestError
 from splice.layout import RunFolder
-from splice.media import identify_clip, probe_clip, probe_soundtrack
-from splice.models import spec_of
-from splice.plan import plan_timeline
 from splice.recipe import recipe_version, step_digests
 from splice.records import JoinResult, RequestRecord, StepRecord, request_record
 from splice.request import AspectRatio, ClipSource, FrameSize, JoinRequest, PerJoinSettings, RunId, parse_request
-from splice.types import Join, Segment, Soundtrack, Timeline, Transition
+from splice.survey import plan_request
+from splice.types import Join, Segment, Timeline, Transition
 from tasks.guard import hold_run
 from tasks.records import read_record, record_key
 from tasks.steps import generate_transition, join_clips_child, prepare_clip, publish_result, record_request
@@ -99,25 +96,10 @@ def join_clips(
         per_join_settings: entry k overrides settings of join k
     """
     request = parse_request(locals())
-    timeline = plan(request)
+    timeline = plan_request(request)
     folder = RunFolder.of(request.output_base_dir, run_id)
     with hold_run(folder) as is_held:
         return work_once(request, timeline, folder) if is_held else already_in_progress(run_id, folder, timeline)
-
-
-def plan(request: JoinRequest) -> Timeline:
-    """Probe every clip and lay every join to the frame. Raises RequestError."""
-    clips = [probe_clip(index, source.label, source.path) for index, source in enumerate(request.clip_list)]
-    models = {request.settings(join).model for join in range(request.join_count)}
-    return plan_timeline(request, clips, {name: spec_of(name) for name in models}, find_soundtrack(request))
-
-
-def find_soundtrack(request: JoinRequest) -> Soundtrack | None:
-    if request.soundtrack is None:
-        return None
-    path = ClipSource(url=request.soundtrack).path
-    probe_soundtrack(path)
-    return Soundtrack(str(Path(path).resolve()), request.soundtrack_gain_db, identify_clip(path))
 
 
 def work_once(request: JoinRequest, timeline: Timeline, folder: RunFolder) -> State[Any]:

@@ -19,9 +19,10 @@ ENCODER_REVISION = "2"
 """Part of every cache key: to be raised with any change below, since other settings make other packets."""
 
 # Few frames are encoded, so that speed counts and size does not: on a 720p shot superfast at crf 13 is as near to the
-# source (48.5 dB) as fast at 14, in a third of the time. The same frames must give the same packets, always: the number of threads changes x264's decisions, so that it
-# is pinned; with mbtree, several encoders at once gave 20 different files in 32 runs where the height was no
-# multiple of 16, so that it is off. Parameter sets must be alike in all units: nothing may depend on the content.
+# source (48.5 dB) as fast at 14, in a third of the time. The same frames must give the same packets, always: the number
+# of threads changes x264's decisions, so that it is pinned; with mbtree, several encoders at once gave 20 different
+# files in 32 runs where the height was no multiple of 16, so that it is off. Parameter sets must be alike in all units:
+# nothing may depend on the content.
 ENCODERS = {
     "h264": (
         "libx264",

@@ -1,0 +1,26 @@
+"""From a request to its plan: look at every file that it names, once, and lay the joins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from splice.media import identify_clip, probe_clip, probe_soundtrack
+from splice.models import spec_of
+from splice.plan import plan_timeline
+from splice.request import ClipSource, JoinRequest
+from splice.types import Soundtrack, Timeline
+
+
+def plan_request(request: JoinRequest) -> Timeline:
+    """Probe every clip and the music, and lay every join to the frame. Writes nothing. Raises RequestError."""
+    clips = [probe_clip(index, source.label, source.path) for index, source in enumerate(request.clip_list)]
+    models = {request.settings(join).model for join in range(request.join_count)}
+    return plan_timeline(request, clips, {name: spec_of(name) for name in models}, _find_soundtrack(request))
+
+
+def _find_soundtrack(request: JoinRequest) -> Soundtrack | None:
+    if request.soundtrack is None:
+        return None
+    path = ClipSource(url=request.soundtrack).path
+    probe_soundtrack(path)
+    return Soundtrack(str(Path(path).resolve()), request.soundtrack_gain_db, identify_clip(path))
