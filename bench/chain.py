@@ -22,16 +22,21 @@ from splice.models.registry import find_model
 from splice.request import parse_request
 from splice.survey import plan_request
 from splice.transition import generate_transition
-from splice.types import Segment, Timeline, Transition, Unit
+from splice.types import ClipIdentity, Segment, Timeline, Transition, Unit
 
 
 def join(clips: Sequence[Path], folder: Path, **parameters: Any) -> Path:
     """Join clips by a request's parameters; returns the final video."""
     sources = [{"url": str(path)} for path in clips]
     request = parse_request({"clip_list": sources, "run_id": "bench", "model": "crossfade", **parameters})
-    timeline = plan_request(request)
+    timeline = plan_request(request, identify=_unhashed)
     names = {transition.settings.model for transition in timeline.transitions}
     return execute(timeline, {name: find_model(name) for name in names}, RunFolder(folder))[-1]
+
+
+def _unhashed(path: str) -> ClipIdentity:
+    stat = Path(path).stat()
+    return ClipIdentity(stat.st_size, stat.st_mtime_ns, "")
 
 
 def execute(timeline: Timeline, models: Mapping[str, TransitionModel], folder: RunFolder) -> list[Path]:

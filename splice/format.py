@@ -65,9 +65,9 @@ def conform_reasons(clip: Clip, video_format: VideoFormat) -> tuple[str, ...]:
         ("pixel format", clip.pixel_format.replace("yuvj", "yuv"), video_format.pixel_format),
         ("rotation", clip.rotation, video_format.rotation),
         ("sample aspect", clip.sample_aspect_ratio, video_format.sample_aspect_ratio),
-        ("matrix", _canonical(here.matrix, SAME_MATRIX), _canonical(there.matrix, SAME_MATRIX)),
+        ("matrix", canonical(here.matrix, SAME_MATRIX), canonical(there.matrix, SAME_MATRIX)),
         ("primaries", here.primaries, there.primaries),
-        ("transfer", _canonical(here.transfer, SAME_TRANSFER), _canonical(there.transfer, SAME_TRANSFER)),
+        ("transfer", canonical(here.transfer, SAME_TRANSFER), canonical(there.transfer, SAME_TRANSFER)),
         ("range", _range_name(here), _range_name(there)),
     )
     reasons = [f"{what} {_say(got)} -> {_say(wanted)}" for what, got, wanted in facts if got != wanted]
@@ -174,7 +174,8 @@ def _rate_of(clip: Clip) -> Fraction | str:
     return clip.rate if clip.is_constant_rate else "varying"
 
 
-def _canonical(name: str, same: tuple[str, ...]) -> str:
+def canonical(name: str | None, same: tuple[str, ...]) -> str | None:
+    """The first of several names of the same; any other name as it is."""
     return same[0] if name in same else name
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from splice.media import identify_clip, probe_clip, probe_soundtrack
 from splice.models import spec_of
 from splice.plan import plan_timeline
 from splice.request import ClipSource, JoinRequest
-from splice.types import Soundtrack, Timeline
+from splice.types import ClipIdentity, Soundtrack, Timeline
 
 
-def plan_request(request: JoinRequest) -> Timeline:
+def plan_request(request: JoinRequest, identify: Callable[[str], ClipIdentity] = identify_clip) -> Timeline:
     """Probe every clip and the music, and lay every join to the frame. Writes nothing. Raises RequestError."""
-    clips = [probe_clip(index, source.label, source.path) for index, source in enumerate(request.clip_list)]
+    clips = [
+        probe_clip(index, source.label, source.path, identify(source.path))
+        for index, source in enumerate(request.clip_list)
+    ]
     models = {request.settings(join).model for join in range(request.join_count)}
     return plan_timeline(request, clips, {name: spec_of(name) for name in models}, _find_soundtrack(request))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -230,6 +230,8 @@ class Footage:
     channels: Literal[1, 2] = 2
     codec_tag: str | None = None
     faststart: bool = False
+    #: FFmpeg's options of the encoder, over those chosen here; x264-params and x265-params are added to them.
+    encoder_options: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would silently make a file that says something else."""
@@ -316,6 +318,15 @@ def _add_video(container: av.container.OutputContainer, footage: Footage) -> Vid
 
 def _encoder(footage: Footage) -> tuple[str, dict[str, str]]:
     """FFmpeg's name of the encoder, and its options."""
+    encoder, options = _usual_encoder(footage)
+    for name, value in (footage.encoder_options or {}).items():
+        # Of what is said twice x264 and x265 take the last.
+        adds = name.endswith("-params") and name in options
+        options[name] = f"{options[name]}:{value}" if adds else value
+    return encoder, options
+
+
+def _usual_encoder(footage: Footage) -> tuple[str, dict[str, str]]:
     gop, open_gop = footage.gop_frames, int(footage.open_gop)
     # Of fewer frames than it reorders, x265 stamps the packets with a dts from uninitialised memory.
     b_frames = footage.b_frames if footage.frame_count > 2 else 0

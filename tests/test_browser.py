@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,17 +12,25 @@ import av
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
+from bench.chain import join
 from flows.join_clips import join_clips
 from tests.conftest import PrefectServer
-from tests.footage import make_clip, read_code
+from tests.footage import Code, Image, make_clip, read_code
 
 RATE = Fraction(25)
+GAP = 6
+LENGTH = 30
 PAGE = "<style>body {{ margin: 0 }}</style><video src='{url}' width=384 height=216 muted preload=auto></video>"
 SEEK = """seconds => new Promise(done => {
     const video = document.querySelector('video');
     video.requestVideoFrameCallback(() => requestAnimationFrame(done));
     video.currentTime = seconds;
 })"""
+CABAC = {"gop_frames": 250, "b_frames": 3, "encoder_options": {"x264-params": "b-pyramid=normal:ref=5:b-adapt=0"}}
+CAVLC = {"gop_frames": 12, "b_frames": 0, "encoder_options": {"profile": "baseline"}}
+
+Shown = list[Code | None]
+"""Of every frame what it must read as; None inside a transition."""
 
 
 @pytest.fixture(scope="module")
@@ -37,38 +45,80 @@ def page() -> Iterator[Page]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory, prefect_server: PrefectServer) -> Path:
-    folder = tmp_path_factory.mktemp("browser")
-    clips = [make_clip(folder / f"{i}.mp4", clip_id=i, frame_count=30, b_frames=2 * (i % 2)) for i in range(3)]
+def clip(folder: Path, clip_id: int, suffix: str = ".mp4", **options: object) -> Path:
+    return make_clip(folder / f"{clip_id}{suffix}", clip_id=clip_id, frame_count=LENGTH, tone_hz=440.0, **options)
+
+
+def shown(clip_ids: list[int], removed: int = 0) -> Shown:
+    """Whole clips with a gap between them; ``removed`` frames of each are replaced at every seam."""
+    frames: Shown = []
+    for place, clip_id in enumerate(clip_ids):
+        first = removed if place else 0
+        last = LENGTH - (removed if place < len(clip_ids) - 1 else 0)
+        frames += [None] * (GAP if place else 0) + [(clip_id, number) for number in range(first, last)]
+    return frames
+
+
+def through_the_flow(folder: Path) -> tuple[Path, Shown]:
+    """As a user would, of clips that are alike but for their B-frames."""
     result = join_clips(
-        clip_list=[{"url": str(clip)} for clip in clips],
+        clip_list=[{"url": str(clip(folder, i, b_frames=2 * (i % 2)))} for i in range(3)],
         run_id="browser",
         model="crossfade",
-        gap_frame_count=6,
+        gap_frame_count=GAP,
         output_base_dir=str(folder),
     )
-    return Path(result.output.path)
+    return Path(result.output.path), shown([0, 1, 2])
 
 
-def test_chromium_plays_the_result_and_shows_the_right_frame_around_every_seam(video: Path, page: Page) -> None:
+def cabac_then_cavlc(folder: Path) -> tuple[Path, Shown]:
+    clips = [clip(folder, 0, **CABAC), clip(folder, 1, **CAVLC), clip(folder, 2, **CABAC)]
+    return join(clips, folder, gap_frame_count=GAP), shown([0, 1, 2])
+
+
+def an_output_and_a_transport_stream(folder: Path) -> tuple[Path, Shown]:
+    own = join([clip(folder, 0, **CAVLC), clip(folder, 1, **CABAC)], folder / "own", gap_frame_count=GAP)
+    clips = [clip(folder, 2, ".ts", **CABAC), own, clip(folder, 3, ".ts", **CAVLC)]
+    return join(clips, folder, gap_frame_count=GAP, strategy="parallel"), shown([2, 0, 1, 3])
+
+
+def replaced_seams(folder: Path) -> tuple[Path, Shown]:
+    """Copied, encoded and generated frames meet within a few frames."""
+    steady = {"gop_frames": 12, "encoder_options": {"x264-params": "b-adapt=0"}}
+    clips = [clip(folder, 0, **steady), clip(folder, 1, **CAVLC), clip(folder, 2, ".ts", **steady)]
+    return join(clips, folder, gap_frame_count=GAP, replace_mode=True), shown([0, 1, 2], GAP // 2)
+
+
+@pytest.mark.parametrize("make", [through_the_flow, cabac_then_cavlc, an_output_and_a_transport_stream, replaced_seams])
+def test_chromium_plays_the_result_and_shows_the_right_frame_around_every_seam(
+    make: Callable[[Path], tuple[Path, Shown]], page: Page, tmp_path: Path, prefect_server: PrefectServer
+) -> None:
+    video, expected = make(tmp_path)
     (video.parent / "page.html").write_text(PAGE.format(url=video.name))
     page.goto((video.parent / "page.html").as_uri())
     page.wait_for_function("document.querySelector('video').readyState == 4")
-    assert page.evaluate("document.querySelector('video').duration") == pytest.approx(float(102 / RATE), abs=0.001)
+    seconds = float(len(expected) / RATE)
+    # Sound ends with a packet of its own length.
+    assert page.evaluate("document.querySelector('video').duration") == pytest.approx(seconds, abs=0.03)
 
-    sources = [*((0, n) for n in range(30)), *[None] * 6, *((1, n) for n in range(30)), *[None] * 6]
-    sources += [(2, n) for n in range(30)]
     # Backwards, so that each one is a seek and none is merely played.
-    for number in (101, 95, 73, 72, 65, 64, 37, 36, 29, 28, 10, 0):
+    for number in sorted(around_seams(expected), reverse=True):
         page.evaluate(SEEK, float((number + Fraction(1, 2)) / RATE))
-        assert sources[number] == read_code(screenshot(page)), f"frame {number}"
+        assert read_code(screenshot(page)) == expected[number], f"frame {number}"
 
     page.evaluate("document.querySelector('video').play()")
     page.wait_for_function("document.querySelector('video').ended", timeout=20_000)
     assert page.evaluate("document.querySelector('video').error") is None
+    assert page.evaluate("document.querySelector('video').webkitAudioDecodedByteCount") > 0
 
 
-def screenshot(page: Page):  # noqa: ANN201 - H x W x 3 uint8
+def around_seams(expected: Shown) -> set[int]:
+    """Both ends, the frames before and behind each gap and where copying may begin and end, and the middle of it."""
+    begins = [n for n in range(1, len(expected)) if expected[n] is None and expected[n - 1] is not None]
+    offsets = (-11, -4, -2, -1, GAP // 2, GAP, GAP + 1, GAP + 8, GAP + 9, GAP + 12)
+    return {0, 1, len(expected) - 2, len(expected) - 1} | {begin + offset for begin in begins for offset in offsets}
+
+
+def screenshot(page: Page) -> Image:
     with av.open(io.BytesIO(page.screenshot(clip={"x": 0, "y": 0, "width": 384, "height": 216}))) as picture:
         return next(picture.decode(video=0)).to_ndarray(format="rgb24")

@@ -10,6 +10,7 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from splice.format import SAME_MATRIX, SAME_TRANSFER, canonical
 from splice.media.nal import (
     Framing,
     NalCodec,
@@ -19,7 +20,7 @@ from splice.media.nal import (
     read_framing,
     with_parameter_sets,
 )
-from splice.media.tags import UNSPECIFIED
+from splice.media.tags import MATRICES, PRIMARIES, TRANSFERS
 from splice.types import CutPoints
 
 
@@ -108,7 +109,13 @@ def _kind_of_picture(codec: NalCodec, units: Sequence[bytes]) -> tuple[Any, ...]
     decoder = av.CodecContext.create(codec, "r")
     assert isinstance(decoder, av.VideoCodecContext)
     for frame in (*decoder.decode(Packet(join_by_start_code(units))), *decoder.decode(None)):
-        colors = (frame.colorspace, frame.color_primaries, frame.color_trc)
-        said = tuple(None if int(color) == UNSPECIFIED else int(color) for color in colors)
-        return (frame.width, frame.height, frame.format.name, *said, int(frame.color_range) or None)
+        return (
+            frame.width,
+            frame.height,
+            frame.format.name,
+            canonical(MATRICES.get(int(frame.colorspace)), SAME_MATRIX),
+            PRIMARIES.get(int(frame.color_primaries)),
+            canonical(TRANSFERS.get(int(frame.color_trc)), SAME_TRANSFER),
+            int(frame.color_range) or None,
+        )
     raise av.InvalidDataError(0, "no picture in it")

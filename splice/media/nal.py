@@ -6,7 +6,6 @@ Unit types: ITU-T H.264 (08/2021), table 7-1; ITU-T H.265 (08/2021), table 7-1. 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,6 @@ _IDR = {"h264": {5}, "hevc": {19, 20}}
 _PARAMETER_SETS = {"h264": {7, 8, 13}, "hevc": {32, 33, 34}}
 _DELIMITER = {"h264": 9, "hevc": 35}
 _FIRST_PICTURE_TYPES = {"h264": range(1, 6), "hevc": range(32)}
-_START_CODE = re.compile(rb"\x00*\x00\x00\x01")
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ def _split_by_length(data: bytes, length_size: int) -> list[bytes]:
 
 
 def _split_by_start_code(data: bytes) -> list[bytes]:
-    # Zeros behind a unit are padding, no part of it.
-    return [unit for part in _START_CODE.split(data)[1:] if (unit := part.rstrip(b"\0"))]
+    # Zeros behind a unit are padding, or the first byte of the next start code: no part of it.
+    return [unit for part in data.split(b"\0\0\1")[1:] if (unit := part.rstrip(b"\0"))]
 
 
 def _read_avcc(record: bytes) -> Framing:

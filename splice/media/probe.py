@@ -62,14 +62,15 @@ def identify_clip(path: str) -> ClipIdentity:
         raise RequestError(f"{path}: can't be read ({error.strerror}); give yourself the right to read it") from error
 
 
-def probe_clip(index: int, name: str, path: str) -> Clip:
-    """Everything that the plan needs to know of a clip. Reads the whole file once, decodes one picture.
+def probe_clip(index: int, name: str, path: str, identity: ClipIdentity | None = None) -> Clip:
+    """Everything that the plan needs to know of a clip. Reads its packets once, decodes a picture or two.
+
+    identity: where it is known already; else the file is hashed.
 
     Raises RequestError: missing, not a video of a listed format, truncated, without pictures, or in a
     colour that can't be converted.
     """
-    identity = identify_clip(path)
-    return _probe(index, name, str(Path(path).resolve()), identity)
+    return _probe(index, name, str(Path(path).resolve()), identity or identify_clip(path))
 
 
 @lru_cache(maxsize=1024)
@@ -144,7 +145,10 @@ def _measure_timing(container: InputContainer, stream: VideoStream, path: str) -
         return timing, obstacle or "packets that don't tell its frames"
     if not counted.pts:
         raise RequestError(f"{path}: its video stream holds no frames; export it again")
-    return _time(counted.pts, counted.last_duration, stream, seekable=True), counted.cut_points
+    timing = _time(counted.pts, counted.last_duration, stream, seekable=True)
+    if timing.is_constant_rate and timing.first_pts is None:
+        return timing, "time stamps too coarse to tell its frames"
+    return timing, counted.cut_points
 
 
 def _count_packets(container: InputContainer, stream: VideoStream, path: str) -> _Counted | None:
@@ -236,6 +240,7 @@ def _time(pts: Sequence[int], last_duration: int, stream: VideoStream, seekable:
     span_seconds = (pts[-1] - pts[0]) * time_base
     mean = (len(pts) - 1) / span_seconds if span_seconds else (stream.guessed_rate or DEFAULT_RATE)
     candidates = (
+        *_named_rate(stream.guessed_rate),
         stream.guessed_rate,
         stream.average_rate,
         min(STANDARD_RATES, key=lambda rate: abs(rate - mean)),
@@ -244,9 +249,16 @@ def _time(pts: Sequence[int], last_duration: int, stream: VideoStream, seekable:
     first_pts, start_seconds = (pts[0] if seekable else None), pts[0] * time_base
     for rate in _distinct(candidates):
         if _is_constant(pts, time_base, rate):
-            return _Timing(rate, True, len(pts), len(pts) / rate, first_pts, start_seconds)
+            # Where a tick is half a frame, frames can be told by their order alone.
+            exact = 2 * _worst_drift(pts, time_base, rate) < 1
+            return _Timing(rate, True, len(pts), len(pts) / rate, first_pts if exact else None, start_seconds)
     last_seconds = last_duration * time_base or 1 / mean
     return _Timing(mean, False, len(pts), span_seconds + last_seconds, first_pts, start_seconds)
+
+
+def _named_rate(guessed: Fraction | None) -> list[Fraction]:
+    """The standard rate that a guess stands for: of Matroska's nanoseconds a frame FFmpeg makes 19001/317."""
+    return [rate for rate in STANDARD_RATES if guessed and abs(guessed / rate - 1) < Fraction(1, 10_000)]
 
 
 def _distinct(rates: Iterable[Fraction | None]) -> list[Fraction]:
@@ -254,12 +266,17 @@ def _distinct(rates: Iterable[Fraction | None]) -> list[Fraction]:
 
 
 def _is_constant(pts: Sequence[int], time_base: Fraction, rate: Fraction) -> bool:
-    """Whether every frame stands within one tick of first + n / rate, in exact integers."""
+    """Whether every frame stands within one tick, and within half a frame, of first + n / rate."""
+    worst = _worst_drift(pts, time_base, rate)
+    return worst <= time_base * rate and 2 * worst <= 1
+
+
+def _worst_drift(pts: Sequence[int], time_base: Fraction, rate: Fraction) -> Fraction:
+    """How far a frame stands from first + n / rate, in frames; in exact integers."""
+    frame = rate.denominator * time_base.denominator
     ticks = np.asarray(pts, dtype=np.int64) - pts[0]
-    drift = ticks * (time_base.numerator * rate.numerator) - np.arange(len(pts)) * (
-        rate.denominator * time_base.denominator
-    )
-    return bool(np.abs(drift).max() <= time_base.numerator * rate.numerator)
+    drift = ticks * (time_base.numerator * rate.numerator) - np.arange(len(pts)) * frame
+    return Fraction(int(np.abs(drift).max()), frame)
 
 
 def _first_picture(container: InputContainer, stream: VideoStream, path: str) -> av.VideoFrame:
