@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from splice.layout import RunFolder
 from splice.media import (
+    UNIT_REORDER_FRAMES,
     AddSound,
     Part,
     add_sound_stream,
@@ -34,6 +35,7 @@ def write_join(timeline: Timeline, join: Join, folder: RunFolder, predecessor: P
         folder.joined_output(join.name),
         timeline.format.rate,
         in_band=timeline.has_passthrough,
+        reorder_frames=max(UNIT_REORDER_FRAMES, timeline.reorder_frames),
         add_sound=_sound_of(timeline, join, predecessor),
     )
 

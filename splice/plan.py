@@ -147,6 +147,7 @@ def _window(
     """(left context, right context, notes): frames that the model is shown, padding included."""
     wanted, gap = settings.context_frame_count, settings.gap_frame_count
     if spec.window is None:
+        wanted = min(wanted, spec.max_context or wanted)
         return min(wanted, left_has), min(wanted, right_has), ()
     multiple, limit = spec.window.multiple, spec.window.max_frames
     for context in range(wanted, max(1, blend) - 1, -1):

@@ -373,6 +373,13 @@ class Timeline:
         """Whether packets of several encoders meet, so that every keyframe must bring its own parameter sets."""
         return any(unit.is_copied for unit in self.units)
 
+    @property
+    def reorder_frames(self) -> int:
+        """By how many frames decoding runs ahead of showing in what is copied."""
+        copied = {unit.clip for unit in self.units if isinstance(unit, Segment) and unit.is_copied}
+        points = [self.clips[clip].cut_points for clip in copied]
+        return max((each.reorder_frames for each in points if each), default=0)
+
     def pieces_of(self, transition: Transition) -> tuple[TransitionPiece, ...]:
         """The units that a transition's frames fill, in the order in which they are rendered."""
         own = (u for u in self.units if isinstance(u, TransitionPiece) and u.join == transition.join)

@@ -5,7 +5,7 @@ from av import VideoFrame
 from splice.media.atomic import PARTIAL_PREFIX, atomic_output
 from splice.media.blend import mix_frames
 from splice.media.color import to_rgb, to_yuv
-from splice.media.encode import ENCODER_REVISION, encode_frames
+from splice.media.encode import ENCODER_REVISION, UNIT_REORDER_FRAMES, encode_frames
 from splice.media.packets import AddSound, Part, clip_part, count_frames, join_parts
 from splice.media.probe import identify_clip, probe_clip
 from splice.media.read import read_frames, read_output
@@ -16,6 +16,7 @@ from splice.media.soundtrack import probe_soundtrack, read_soundtrack
 __all__ = [
     "ENCODER_REVISION",
     "PARTIAL_PREFIX",
+    "UNIT_REORDER_FRAMES",
     "AddSound",
     "Part",
     "VideoFrame",

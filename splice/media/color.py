@@ -7,13 +7,14 @@ chroma lost at every pass, more at 10 bits), so that full-range pictures go thro
 
 from __future__ import annotations
 
+import threading
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 from av.filter import Graph
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from splice.models.protocol import Frame
 from splice.types import VideoFormat
@@ -38,7 +39,8 @@ def to_rgb(frame: av.VideoFrame, video_format: VideoFormat) -> Frame:
     if video_format.color.full_range:
         frame = convert_range(frame, "pc", "tv", "yuv420p12")
     matrix = MATRICES[video_format.color.matrix]
-    return frame.reformat(
+    return _reformat(
+        frame,
         format=_rgb_format(video_format),
         src_colorspace=matrix,
         dst_colorspace=matrix,
@@ -52,7 +54,8 @@ def to_yuv(rgb: Frame, video_format: VideoFormat) -> av.VideoFrame:
     """The way back: an RGB picture, as ``to_rgb`` gives it, as a frame of the timeline."""
     matrix = MATRICES[video_format.color.matrix]
     full_range = video_format.color.full_range
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format=_rgb_format(video_format)).reformat(
+    frame = _reformat(
+        av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(rgb), format=_rgb_format(video_format)),
         format="yuv420p12le" if full_range else video_format.pixel_format,
         src_colorspace=matrix,
         dst_colorspace=matrix,
@@ -86,6 +89,17 @@ def filter_graph(frame: av.VideoFrame, steps: list[tuple[str, str]]) -> Graph:
     last.link_to(graph.add("buffersink"))
     graph.configure()
     return graph
+
+
+def _reformat(frame: av.VideoFrame, **wanted: Any) -> av.VideoFrame:
+    # A frame's own reformatter would set up its tables for every single frame, and start threads for it.
+    if not hasattr(_local, "reformatter"):
+        _local.reformatter = VideoReformatter()
+    converted: av.VideoFrame = _local.reformatter.reformat(frame, threads=1, **wanted)
+    return converted
+
+
+_local = threading.local()
 
 
 def _rgb_format(video_format: VideoFormat) -> str:

@@ -36,7 +36,8 @@ class PacketScan:
     obstacle: str | None = None
     keyframes: dict[int, bool] = field(default_factory=dict)
     _framing: Framing | None = None
-    _kinds: dict[tuple[bytes, ...], Any] = field(default_factory=dict)
+    _examples: dict[tuple[bytes, ...], list[bytes]] = field(default_factory=dict)
+    _kinds: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         codec = self.stream.codec_context.codec.canonical_name
@@ -68,15 +69,18 @@ class PacketScan:
     def _compare(self, framing: Framing, units: Sequence[bytes]) -> None:
         """Pictures under parameter sets of their own must be of the same kind as all others."""
         sets = parameter_sets(framing.codec, units) or framing.parameter_sets
-        if sets in self._kinds:
+        if sets in self._examples:
             return
+        self._examples[sets] = with_parameter_sets(framing.codec, units, sets)
+        # The one kind of most clips needs no looking at.
+        fresh = list(self._examples.values()) if len(self._examples) == 2 else [self._examples[sets]]
         try:
-            self._kinds[sets] = _kind_of_picture(framing.codec, with_parameter_sets(framing.codec, units, sets))
+            self._kinds += [_kind_of_picture(framing.codec, each) for each in fresh if len(self._examples) > 1]
         except av.FFmpegError as error:
             self.obstacle = f"a keyframe that can't be decoded alone ({error.strerror})"
             return
         # What one set leaves unsaid another may say.
-        if any(len(set(values) - {None}) > 1 for values in zip(*self._kinds.values(), strict=True)):
+        if any(len(set(values) - {None}) > 1 for values in zip(*self._kinds, strict=True)):
             self.obstacle = "pictures whose size or format changes in mid-stream"
 
 

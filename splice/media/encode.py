@@ -47,6 +47,10 @@ ENCODERS = {
 }
 
 
+UNIT_REORDER_FRAMES = 1
+"""By how many frames decoding runs ahead of showing in a unit, at most: B-frames, but no pyramid of them."""
+
+
 def encode_frames(frames: Iterable[av.VideoFrame], path: Path, video_format: VideoFormat, expected: int) -> None:
     """Encode ``expected`` frames of ``video_format`` into an mp4 at ``path``: complete or absent.
 

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 from splice.errors import MediaError
 from splice.media.atomic import atomic_output
 from splice.media.container import open_video, video_stream
-from splice.media.encode import mux_options, timescale
+from splice.media.encode import UNIT_REORDER_FRAMES, mux_options, timescale
 from splice.media.nal import Framing, NalCodec, join_by_length, parameter_sets, read_framing, with_parameter_sets
 from splice.types import Clip, FrameRange
 
@@ -45,12 +45,18 @@ def clip_part(clip: Clip, frames: FrameRange) -> Part:
 
 
 def join_parts(
-    parts: Sequence[Part], path: Path, rate: Fraction, in_band: bool = False, add_sound: AddSound | None = None
+    parts: Sequence[Part],
+    path: Path,
+    rate: Fraction,
+    in_band: bool = False,
+    reorder_frames: int = UNIT_REORDER_FRAMES,
+    add_sound: AddSound | None = None,
 ) -> npt.NDArray[np.int64]:
     """Copy the packets of ``parts``, in order, into one mp4 at ``path``: complete or absent, ready to stream.
 
     Frame n of the result is shown at n / rate exactly. Nothing is decoded, and memory is constant.
     in_band: the parts come from several encoders, so that every keyframe gets its own parameter sets.
+    reorder_frames: by how many frames decoding runs ahead of showing, at most, in any part.
     Returns the size in bytes of every frame, in display order.
     Raises MediaError: a part holds other frames than its range says, or was encoded otherwise.
     """
@@ -62,7 +68,7 @@ def join_parts(
     with atomic_output(path) as partial:
         with _open(_template(runs)) as template, av.open(str(partial), "w", options=options) as output:
             stream = _add_video(output, template, rate, in_band)
-            pictures = _stamped(runs, stream, rate, in_band, sizes)
+            pictures = _stamped(runs, stream, rate, in_band, reorder_frames, sizes)
             tracks = [pictures, add_sound(output)] if add_sound else [pictures]
             for packet in heapq.merge(*tracks, key=_decode_seconds):
                 output.mux(packet)
@@ -111,19 +117,23 @@ def _index_bytes(frame_count: int, rate: Fraction) -> int:
 
 
 def _stamped(
-    runs: Sequence[Part], stream: VideoStream, rate: Fraction, in_band: bool, sizes: npt.NDArray[np.int64]
+    runs: Sequence[Part],
+    stream: VideoStream,
+    rate: Fraction,
+    in_band: bool,
+    reorder_frames: int,
+    sizes: npt.NDArray[np.int64],
 ) -> Iterator[Packet[VideoStream]]:
     """Every packet with its time in the result; its size is noted in ``sizes``."""
     scale = timescale(rate)
     time_base, tick = Fraction(1, scale), int(scale / rate)
-    delay = max(_reorder_delay(run, rate) for run in runs)
     decode_number = offset = 0
     for run in runs:
         for number, packet in _packets(run, rate, in_band):
             shown = offset + number - run.frames.start
             sizes[shown] = packet.size
             packet.stream, packet.time_base = stream, time_base
-            packet.pts, packet.dts, packet.duration = shown * tick, (decode_number - delay) * tick, tick
+            packet.pts, packet.dts, packet.duration = shown * tick, (decode_number - reorder_frames) * tick, tick
             decode_number += 1
             yield packet
         offset += len(run.frames)
@@ -223,18 +233,6 @@ def _require_time_base(stream: VideoStream, part: Part) -> Fraction:
 def _filled(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     """Packets that hold data: a demuxer ends with an empty one."""
     return (packet for packet in container.demux(stream) if packet.size)
-
-
-def _reorder_delay(run: Part, rate: Fraction) -> int:
-    """By how many frames decoding runs ahead of showing."""
-    if run.clip is not None:
-        assert run.clip.cut_points is not None, "only clips that can be cut are copied"
-        return run.clip.cut_points.reorder_frames
-    with _open(run) as container:
-        first = next(_filled(container, container.streams.video[0]), None)
-        if first is None or first.dts is None:
-            raise MediaError(f"{run.path}: its first packet is missing or has no decoding time")
-        return max(0, round(-first.dts * first.time_base * rate))
 
 
 def _require_same_headers(runs: Sequence[Part]) -> None:

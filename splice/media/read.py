@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from splice.errors import MediaError, RequestError
 from splice.media.conform import Conformer, deinterlaced
@@ -117,14 +118,14 @@ def _from_keyframe(clip: Clip, target: int) -> Iterator[Timed]:
         stream = video_stream(container, clip.path)
         container.seek(clip.first_pts + int(target / (clip.rate * clip.time_base)), stream=stream)
         number: int | None = None
-        for picture in _decoded(container.decode(stream), clip):
+        for picture in _decoded(_needed(container, stream, clip, target), clip):
             found = _number_of(clip, picture.pts)
             # What is shown before the keyframe may refer to pictures that the seek has skipped.
             if number is None and not picture.key_frame:
                 continue
             if number is None and found > target:
                 break
-            if number is not None and found != number + 1:
+            if number is not None and not number < found <= max(number + 1, target):
                 raise MediaError(f"{clip.label}: frame {found} follows frame {number}; it is damaged: export it again")
             number = found
             if number >= target:
@@ -137,6 +138,15 @@ def _from_keyframe(clip: Clip, target: int) -> Iterator[Timed]:
             f"{clip.label}: decoding ended after frame {number}, but the last is {clip.frame_count - 1}; "
             f"the file is damaged: export it again"
         )
+
+
+def _needed(container: InputContainer, stream: VideoStream, clip: Clip, target: int) -> Iterator[av.VideoFrame]:
+    """Pictures after a seek; of those before ``target`` only what others may be decoded from."""
+    for packet in container.demux(stream):
+        if clip.cut_points is not None and packet.size:
+            is_before = _number_of(clip, packet.pts) < target
+            stream.codec_context.skip_frame = "NONREF" if is_before else "DEFAULT"
+        yield from packet.decode()
 
 
 def _open(clip: Clip) -> InputContainer:

@@ -29,6 +29,7 @@ class ModelSpec:
     renders_context: True when the model renders the whole window, context included; False when it
         renders the gap alone, so that there is nothing to blend.
     window: None when any window length will do.
+    max_context: how many frames of each side it makes use of, at most; None: all that it is given.
     overrides: which of the preset overrides it reads (num_inference_steps, guidance_scale,
         additional_loras); a request for another one is refused.
     """
@@ -37,6 +38,7 @@ class ModelSpec:
     revision: str
     renders_context: bool
     window: WindowRule | None = None
+    max_context: int | None = None
     overrides: frozenset[str] = frozenset()
 
 
