@@ -51,4 +51,4 @@ $(VENV)/.footage: bench/footage.txt | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info outputs/demo_clips outputs/join_clips_run_demo
+	rm -rf $(VENV) build *.egg-info outputs/demo_clips outputs/join_clips_run_demo*

@@ -34,7 +34,9 @@ SLACK_SECONDS = 0.1
 """By which sound may be longer or shorter than the pictures: some packets of AAC."""
 
 REPEATS = 3
-"""Of ours and of the floor, of which the median counts; the rivals run once."""
+"""Of ours and of the floor, of which the median counts; once where the result is long; the rivals run once."""
+
+LONG_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,16 @@ class Case:
         return Task(folder, self.clip_count, self.seconds, self.height, self.has_sound)
 
 
-LONGEST_FILTERED_SECONDS = 600
+FILTERED_SECONDS = (10, 60, 600)
 """Clips of 20 minutes take (a) half an hour."""
+
+MOST_FILTERED_CLIPS = 16
 
 CHAIN_WITH_SOUND = False
 """Of the 10 clips: another quarter of an hour."""
 
-MOST_CHAINED_CLIPS = 8
-"""Of those of 20 s: 16 take (b) a quarter of an hour, and every doubling four times as long."""
+MOST_CHAINED_CLIPS = 4
+"""Of those of 20 s: every doubling takes (b) four times as long."""
 
 
 def _silent_and_sound(
@@ -83,12 +87,14 @@ NAMED = [
 COUNTS = [
     case
     for clip_count in (2, 4, 8, 16, 32)
-    for case in _silent_and_sound(clip_count, 20, 720, filters=True, chain=2 < clip_count <= MOST_CHAINED_CLIPS)
+    for case in _silent_and_sound(
+        clip_count, 20, 720, filters=clip_count <= MOST_FILTERED_CLIPS, chain=2 < clip_count <= MOST_CHAINED_CLIPS
+    )
 ]
 LENGTHS = [
     case
     for seconds in (10, 60, 300, 600, 1200)
-    for case in _silent_and_sound(2, seconds, 1080, filters=seconds <= LONGEST_FILTERED_SECONDS)
+    for case in _silent_and_sound(2, seconds, 1080, filters=seconds in FILTERED_SECONDS)
 ]
 QUICK = [
     *_silent_and_sound(2, 10, 1080, filters=True, rivals_with_sound=True),
@@ -148,7 +154,7 @@ def main(quick: Annotated[bool, typer.Option(help="The smallest case of each kin
 
 HEADER = f"""Joins with {GAP_FRAMES} dissolved frames inserted at every seam; `python -m bench.splice`.
 Real footage in H.264 with alternating encoder settings; seconds of wall time, of ours and the floor the median of
-{REPEATS} runs.
+{REPEATS} runs (one, where the result lasts {LONG_SECONDS // 60} minutes or more).
 
 - **floor**: the clips' bytes copied, the gaps' frames encoded as ours are, and the result's sound encoded as ours is;
   nothing read, decoded or joined.
@@ -168,7 +174,7 @@ def measure(case: Case, folder: Path) -> Measured:
     task = case.task(folder)
     _run([sys.executable, "-m", "bench.splice_footage", *task.arguments])
     sequential, parallel, floor = [], [], []
-    for _ in range(REPEATS):
+    for _ in range(REPEATS if case.clip_count * case.seconds < LONG_SECONDS else 1):
         sequential.append(_time_ours(task, "sequential"))
         parallel.append(_time_ours(task, "parallel"))
         floor.append(_time_floor(task))

@@ -254,12 +254,12 @@ def _finish(state: State[Any], request: JoinRequest, as_json: bool) -> None:
     result = state.result()
     assert isinstance(result, JoinResult)
     for joined in result.joins:
-        _say_what_was_done(Path(joined.path).parent)
+        _say_what_was_done(Path(joined.path).parent, is_last=joined is result.joins[-1])
     print(result.model_dump_json() if as_json else result.output.path)
 
 
-def _say_what_was_done(home: Path) -> None:
-    """One line for what a join did itself, and one for all of its video, from its report."""
+def _say_what_was_done(home: Path, is_last: bool) -> None:
+    """What a join did itself, and of the last one what all of its video is made of, from its report."""
     try:
         report = json.loads((home / "report.json").read_text())
     except OSError:
@@ -267,9 +267,10 @@ def _say_what_was_done(home: Path) -> None:
         return
     took = f"{report['elapsed_seconds']:.1f} s"
     console.print(f"{report['join']}: {_tally(report['this_join'])}; joined in {took}")
-    console.print(f"  in all {report['frames']} frames, {report['seconds']:.1f} s: {_tally(report['total'])}")
     for sheet in sorted(home.glob("contact_sheet*.jpg")):
         console.print(f"  seam: {sheet}")
+    if is_last:
+        console.print(f"in all {report['frames']} frames, {report['seconds']:.1f} s: {_tally(report['total'])}")
 
 
 def _tally(counted: dict[str, Any]) -> str:

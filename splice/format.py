@@ -9,7 +9,7 @@ from typing import Literal
 
 from splice.errors import RequestError
 from splice.request import STANDARD_RATES, JoinRequest
-from splice.types import Clip, ColorTags, SoundFormat, VideoFormat
+from splice.types import UNKNOWN_SOUND, Clip, ColorTags, SoundFormat, VideoFormat
 
 SAME_TRANSFER = ("bt709", "smpte170m", "bt2020-10", "bt2020-12")
 """Names of one and the same curve: ITU-T H.273 (07/2021), table 3, values 1, 6, 14 and 15."""
@@ -87,7 +87,10 @@ def choose_sound_format(request: JoinRequest, clips: Sequence[Clip]) -> SoundFor
     """Rate and layout of the first clip that has sound; 48 kHz stereo where there is only music; None for silence.
 
     A rate or layout that the output's codec does not have becomes 48 kHz, or stereo.
+    Raises RequestError where a clip's sound is of a codec that can't be decoded.
     """
+    if request.audio != "drop":
+        _refuse_unknown_sound(clips)
     sounds = [clip.sound for clip in clips if clip.sound and request.audio != "drop"]
     if not sounds and request.soundtrack is None:
         return None
@@ -97,6 +100,15 @@ def choose_sound_format(request: JoinRequest, clips: Sequence[Clip]) -> SoundFor
         layout=layout if layout in LAYOUTS else "stereo",
         codec=request.audio_codec,
     )
+
+
+def _refuse_unknown_sound(clips: Sequence[Clip]) -> None:
+    for clip in clips:
+        if clip.sound == UNKNOWN_SOUND:
+            raise RequestError(
+                f"{clip.label}: its sound is of a codec that can't be decoded; convert it, for example to AAC, "
+                f"or leave all sound out with audio='drop'"
+            )
 
 
 def conformed_frame_count(clip: Clip, video_format: VideoFormat) -> int:

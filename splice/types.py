@@ -54,6 +54,10 @@ class Sound:
     layout: str
 
 
+UNKNOWN_SOUND = Sound("unknown", 0, "")
+"""Of a clip that has sound, but none that can be decoded."""
+
+
 @dataclass(frozen=True)
 class SoundFormat:
     """What the sound of a timeline is like; every clip's is brought to it.

@@ -138,6 +138,8 @@ def test_without_a_server_the_last_line_is_the_path_of_the_video(two_clips: list
     video = Path(done.stdout.splitlines()[-1])
     assert video == RunFolder.of(str(tmp_path), "first").joined_output("join_0")
     assert len(read_codes(video)) == 44
+    assert "join_0: 40 frames copied (" in done.stderr and "4 encoded (" in done.stderr
+    assert "in all 44 frames, 1.8 s: 40 frames copied (" in done.stderr
     assert "prefect" not in done.stderr.lower(), "Prefect's own log has no place here"
 
 

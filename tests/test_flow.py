@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import opentimelineio as otio
 import pytest
+import soundfile
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRun
@@ -173,6 +175,16 @@ def test_the_same_run_id_with_a_changed_clip_fails_and_names_it(tmp_path: Path) 
     make_clip(clips[1], clip_id=5, frame_count=12)
     state = run(clips, "changed-clip", tmp_path)
     assert state.is_failed() and "clip 1.mp4" in str(state.message) and "has changed" in str(state.message)
+
+
+def test_the_same_run_id_with_changed_music_fails_and_names_it(tmp_path: Path) -> None:
+    clips = [make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=12) for i in range(2)]
+    music = tmp_path / "music.wav"
+    soundfile.write(music, np.zeros(4800), 48_000)
+    assert run(clips, "music", tmp_path, soundtrack=str(music)).is_completed()
+    soundfile.write(music, np.full(4800, 0.1), 48_000)
+    state = run(clips, "music", tmp_path, soundtrack=str(music))
+    assert state.is_failed() and f"the soundtrack ({music}) has changed since" in str(state.message)
 
 
 def test_a_clip_that_was_only_touched_is_the_same_clip(tmp_path: Path) -> None:

@@ -23,7 +23,19 @@ from splice.models.protocol import ModelSpec, WindowRule
 from splice.plan import limit_settings, plan_timeline
 from splice.recipe import step_digests
 from splice.request import JoinRequest, parse_request
-from splice.types import Clip, ClipIdentity, ColorTags, CutPoints, Segment, Timeline, Unit, VideoFormat
+from splice.types import (
+    UNKNOWN_SOUND,
+    Clip,
+    ClipIdentity,
+    ColorTags,
+    CutPoints,
+    Segment,
+    Sound,
+    SoundFormat,
+    Timeline,
+    Unit,
+    VideoFormat,
+)
 
 # Time is no matter: other work may hold the machine.
 many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -1034,3 +1046,37 @@ def test_conformed_lengths_are_what_is_planned() -> None:
     assert timeline.frame_counts == (100, 50)
     assert timeline.frame_count == 160
     assert timeline.conformed == ((), ("rate 50 -> 25",))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The format of the sound
+# ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sounds", "parameters", "expected"),
+    [
+        ([None, None], {}, None),
+        ([None, Sound("aac", 44100, "mono")], {}, SoundFormat(44100, "mono", "aac")),
+        ([Sound("ac3", 32000, "5.1(side)"), Sound("aac", 44100, "mono")], {}, SoundFormat(32000, "5.1(side)", "aac")),
+        ([Sound("opus", 48000, "stereo"), None], {"audio": "drop"}, None),
+        ([Sound("opus", 48000, "stereo"), None], {"audio": "silence"}, SoundFormat(48000, "stereo", "aac")),
+        ([Sound("aac", 44100, "stereo"), None], {"audio_codec": "opus"}, SoundFormat(48000, "stereo", "opus")),
+        ([Sound("pcm_s24le", 192000, "stereo"), None], {}, SoundFormat(48000, "stereo", "aac")),
+        ([Sound("pcm_s24le", 192000, "22.2"), None], {"audio_codec": "flac"}, SoundFormat(192000, "stereo", "flac")),
+        ([None, None], {"soundtrack": "/music.wav"}, SoundFormat(48000, "stereo", "aac")),
+        ([Sound("aac", 44100, "mono"), None], {"soundtrack": "/m.wav", "audio": "drop"}, SoundFormat(48000, "stereo")),
+    ],
+)
+def test_rate_and_layout_are_those_of_the_first_clip_that_has_sound(
+    sounds: list[Sound | None], parameters: dict[str, Any], expected: SoundFormat | None
+) -> None:
+    clips = [make_clip(i, 50, sound=sound) for i, sound in enumerate(sounds)]
+    assert plan_timeline(make_case([50, 50], **parameters).request, clips, SPECS).sound == expected
+
+
+def test_sound_that_cannot_be_decoded_is_refused_unless_it_is_left_out() -> None:
+    clips = [make_clip(0, 50), make_clip(1, 50, sound=UNKNOWN_SOUND)]
+    with pytest.raises(RequestError, match=r"clip 1 .*codec that can't be decoded; .*audio='drop'"):
+        plan_timeline(make_case([50, 50]).request, clips, SPECS)
+    assert plan_timeline(make_case([50, 50], audio="drop").request, clips, SPECS).sound is None

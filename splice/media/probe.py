@@ -24,7 +24,7 @@ from splice.media.cut_points import PacketScan, find_cut_points
 from splice.media.edit_list import edit_list_obstacle
 from splice.media.tags import read_color_tags
 from splice.request import STANDARD_RATES
-from splice.types import Clip, ClipIdentity, CutPoints, Sound
+from splice.types import UNKNOWN_SOUND, Clip, ClipIdentity, CutPoints, Sound
 
 ONE_PICTURE_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mpeg2video", "prores", "mjpeg"})
 """Codecs whose pictures can be counted by packet; of others (VP8 has hidden frames, DivX packs several) by decoding."""
@@ -125,7 +125,7 @@ def _read_sound(container: InputContainer) -> Sound | None:
         # Some cameras add tracks of codecs of their own.
         if context is not None:
             return Sound(context.codec.canonical_name, context.sample_rate, context.layout.name)
-    return None
+    return UNKNOWN_SOUND if container.streams.audio else None
 
 
 def _refuse_missing_data(stream: VideoStream, path: str, size_bytes: int) -> None:
