@@ -19,22 +19,27 @@ def require_file(path: str) -> None:
     if not Path(path).exists():
         raise RequestError(f"{path}: no such file")
     if not Path(path).is_file():
-        raise RequestError(f"{path}: is not a file; give the path of a video file")
+        raise RequestError(f"{path}: is not a file; give the path of a file")
 
 
 def open_video(path: str) -> InputContainer:
-    """Open a local file of a listed format, and nothing that it refers to.
+    """Open a local video of a listed format, and nothing that it refers to. Raises as ``open_local`` does."""
+    return open_local(path, CONTAINERS, "a video")
 
-    Raises RequestError: missing, a folder, unreadable, or not a video file of a listed format.
+
+def open_local(path: str, formats: str, kind: str) -> InputContainer:
+    """Open a local file of one of ``formats``, and nothing that it refers to. kind: what messages call it.
+
+    Raises RequestError: missing, a folder, unreadable, or of another format.
     """
     require_file(path)
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": formats, "protocol_whitelist": "file"}
     try:
         return av.open(f"file:{path}", options=options)
     except av.FFmpegError as error:
         raise RequestError(
-            f"{path}: can't be read as a video ({error.strerror}); needed: a complete file of one of the formats "
-            f"{CONTAINERS.replace(',', ', ')}"
+            f"{path}: can't be read as {kind} ({error.strerror}); needed: a complete file of one of the formats "
+            f"{formats.replace(',', ', ')}"
         ) from error
 
 

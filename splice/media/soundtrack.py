@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
-from av.container import InputContainer
 
 from splice.errors import MediaError, RequestError
-from splice.media.container import CONTAINERS
+from splice.media.container import CONTAINERS, open_local, require_file
 from splice.media.sound import Decoded, Samples, conform_sound, decode_sound, sound_stream
 from splice.types import SoundFormat
 
@@ -47,12 +44,12 @@ def read_soundtrack(path: str, sound_format: SoundFormat) -> Iterator[Samples]:
 
 def _decoded(path: str) -> Iterator[Decoded]:
     """What the file holds. Raises RequestError: missing, a folder, unreadable or without sound; else MediaError."""
-    _require_file(path)
+    require_file(path)
     if (file := _open_by_soundfile(path)) is not None:
         with file:
             yield from _blocks(file, path)
         return
-    with _open_by_ffmpeg(path) as container:
+    with open_local(path, SOUND_CONTAINERS, "sound") as container:
         stream = sound_stream(container)
         if stream is None:
             raise RequestError(f"{path}: has no sound in it that can be decoded; give a file with sound")
@@ -68,13 +65,6 @@ def _blocks(file: soundfile.SoundFile, path: str) -> Iterator[Decoded]:
         raise MediaError(f"{path}: its sound can't be decoded ({error}); export it again") from error
 
 
-def _require_file(path: str) -> None:
-    if not Path(path).exists():
-        raise RequestError(f"{path}: no such file")
-    if not Path(path).is_file():
-        raise RequestError(f"{path}: is not a file; give the path of a sound file")
-
-
 def _open_by_soundfile(path: str) -> soundfile.SoundFile | None:
     """None where FFmpeg must do it: another format, or more than two channels."""
     try:
@@ -85,14 +75,3 @@ def _open_by_soundfile(path: str) -> soundfile.SoundFile | None:
         return file
     file.close()
     return None
-
-
-def _open_by_ffmpeg(path: str) -> InputContainer:
-    try:
-        options = {"format_whitelist": SOUND_CONTAINERS, "protocol_whitelist": "file"}
-        return av.open(f"file:{path}", options=options)
-    except av.FFmpegError as error:
-        raise RequestError(
-            f"{path}: can't be read as sound ({error.strerror}); needed: a complete file of one of the formats "
-            f"{SOUND_CONTAINERS.replace(',', ', ')}"
-        ) from error
