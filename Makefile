@@ -11,7 +11,7 @@ help:
 	@echo "make demo   join three real clips, print where the video is"
 	@echo "make test   every check and test"
 	@echo "make check  formatting, import rules and types only"
-	@echo "make bench  the tables of bench/: transitions and memory"
+	@echo "make bench  the tables of bench/: transitions, memory, and the splice (an hour)"
 	@echo "make clean  remove the environment and the demo's outputs"
 
 demo: $(VENV)/.core $(VENV)/.footage
@@ -25,9 +25,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.core $(VENV)/.footage
+bench: $(VENV)/.core $(VENV)/.footage debian
 	$(BIN)/python -m bench.transitions
 	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.splice
 
 # Independent decoders and players, which the tests hold the videos against.
 debian:

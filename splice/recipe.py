@@ -10,7 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 from splice.media import ENCODER_REVISION
-from splice.types import Segment, Timeline, Unit
+from splice.mix import plan_sound
+from splice.types import Join, Segment, Timeline, Unit
 
 RECIPE = "2"
 """To be raised with any change of code that makes other frames from the same plan."""
@@ -34,8 +35,9 @@ def step_digests(timeline: Timeline) -> dict[str, str]:
     for join in timeline.joins:
         units = [(unit.name, _unit_digest(timeline, unit)) for unit in join.new_units]
         digests |= {unit.step: _unit_digest(timeline, unit) for unit in join.encoded_units}
-        sound = _sound_values(timeline, is_last=join is timeline.joins[-1])
-        previous = _digest({"after": previous, "kept": str(join.kept), "units": units, "sound": sound})
+        muxing = {"in_band": timeline.has_passthrough, "reorder_frames": timeline.reorder_frames}
+        sound = _sound_values(timeline, join)
+        previous = _digest({"after": previous, "kept": str(join.kept), "units": units, "sound": sound, **muxing})
         digests[join.name] = previous
     return digests
 
@@ -50,16 +52,13 @@ def _unit_digest(timeline: Timeline, unit: Unit) -> str:
     return _digest({"clips": clips, "transition": asdict(transition), **common})
 
 
-def _sound_values(timeline: Timeline, is_last: bool) -> dict[str, Any] | None:
+def _sound_values(timeline: Timeline, join: Join) -> dict[str, Any] | None:
     """What the sound of a join depends on, beyond its clips; the codec and the music concern the last one only."""
     if timeline.sound is None:
         return None
-    values: dict[str, Any] = {
-        "rate": timeline.sound.sample_rate,
-        "layout": timeline.sound.layout,
-        "mode": timeline.audio,
-    }
-    if is_last:
+    format_values = {"rate": timeline.sound.sample_rate, "layout": timeline.sound.layout}
+    values: dict[str, Any] = {**format_values, "mode": timeline.audio, "pieces": str(plan_sound(timeline, join))}
+    if join is timeline.joins[-1]:
         music = timeline.soundtrack
         values |= {"codec": timeline.sound.codec, "music": music and (music.identity.sha256, music.gain_db)}
     return values
