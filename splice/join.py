@@ -20,7 +20,7 @@ from splice.media import (
     encode_sound,
     join_parts,
 )
-from splice.mix import plan_sound, render_join, render_pieces
+from splice.mix import JoinSound, plan_sound, render_join, render_pieces
 from splice.types import FrameRange, Join, Segment, Timeline, Unit
 
 
@@ -37,6 +37,7 @@ def write_join(timeline: Timeline, join: Join, folder: RunFolder, predecessor: P
         in_band=timeline.has_passthrough,
         reorder_frames=max(UNIT_REORDER_FRAMES, timeline.reorder_frames),
         add_sound=_sound_of(timeline, join, predecessor),
+        is_durable=join is timeline.joins[-1],
     )
 
 
@@ -79,18 +80,17 @@ def _lossless_sound(output: Any, timeline: Timeline, join: Join, predecessor: Pa
     """The predecessor's packets up to the seam, then new ones; a packet ends where the next join will cut."""
     assert timeline.sound is not None
     stream = add_sound_stream(output, timeline.sound, "flac")
-    sound = plan_sound(timeline, join)
-    return _copied_then_new(stream, timeline, sound, predecessor)
+    return _copied_then_new(stream, timeline, plan_sound(timeline, join), predecessor)
 
 
-def _copied_then_new(stream: Any, timeline: Timeline, sound: Any, predecessor: Path | None) -> Iterator[Any]:
+def _copied_then_new(stream: Any, timeline: Timeline, sound: JoinSound, predecessor: Path | None) -> Iterator[Any]:
     start = sound.kept[1]
+    assert sound.cut is not None, "only the last output is not cut, and that is not lossless"
     if predecessor is not None:
         for packet in copied_sound(predecessor, start):
             packet.stream = stream
             yield packet
     new = render_pieces(timeline, sound.after)
     for packet in encode_sound(stream, new, boundaries=[sound.cut - start]):
-        packet.pts += start
-        packet.dts += start
+        packet.pts, packet.dts = (packet.pts or 0) + start, (packet.dts or 0) + start
         yield packet

@@ -71,8 +71,8 @@ def plan_sound(timeline: Timeline, join: Join) -> JoinSound:
     layout = _Layout(timeline)
     first, last = join.transitions[0].join, join.transitions[-1].join
     closes = timeline.is_loop and last == len(timeline.clips) - 1
-    pieces = layout.pieces(first if join.kept else 0, last)
-    kept = (0, layout.cut_of(first)) if join.kept else (0, 0)
+    pieces = layout.pieces(0 if join.kept is None else first, last)
+    kept = (0, 0) if join.kept is None else (0, layout.cut_of(first))
     if closes:
         return layout.closed(pieces, kept)
     is_last = join is timeline.joins[-1]
@@ -95,12 +95,14 @@ def render_join(timeline: Timeline, join: Join, predecessor: Path | None) -> Ite
 
 def render_pieces(timeline: Timeline, pieces: Iterable[SoundPiece]) -> Iterator[Samples]:
     """The samples of ``pieces``, one after the other, in steps of 24 bits."""
+    layout = _Layout(timeline)
     for piece in pieces:
         if piece.clip is not None:
-            yield from map(quantised, _cut_blocks(_clip_sound(timeline, piece.clip), piece.start, piece.stop))
+            blocks = _clip_sound(timeline, piece.clip, layout)
+            yield from map(quantised, _cut_blocks(blocks, piece.start, piece.stop))
         else:
             assert piece.seam is not None, "a piece is a clip's or a seam's"
-            yield quantised(_seam_sound(timeline, piece.seam)[:, piece.start : piece.stop])
+            yield quantised(_seam_sound(timeline, piece.seam, layout)[:, piece.start : piece.stop])
 
 
 class _Layout:
@@ -168,20 +170,19 @@ class _Layout:
         return JoinSound((SoundPiece(None, seam, wrapped, length),), kept, tuple(pieces), None)
 
 
-def _clip_sound(timeline: Timeline, clip: int) -> Iterator[Samples]:
+def _clip_sound(timeline: Timeline, clip: int, layout: _Layout) -> Iterator[Samples]:
     assert timeline.sound is not None
-    return read_sound(timeline.clips[clip], timeline.sound, _Layout(timeline).length(clip))
+    return read_sound(timeline.clips[clip], timeline.sound, layout.length(clip))
 
 
-def _seam_sound(timeline: Timeline, seam: int) -> Samples:
+def _seam_sound(timeline: Timeline, seam: int, layout: _Layout) -> Samples:
     """From ``fade`` samples before the end of the left clip to ``fade`` samples behind the start of the right one."""
     assert timeline.sound is not None
-    layout = _Layout(timeline)
     rate, fade, gap = timeline.sound.sample_rate, layout.fades[seam], layout.gaps[seam]
     transition = timeline.transitions[seam]
     wanted = EXTENSION_SECONDS * rate + fade
-    left = _last_samples(_clip_sound(timeline, transition.left.clip), wanted)
-    right = _first_samples(_clip_sound(timeline, transition.right.clip), wanted)
+    left = _last_samples(_clip_sound(timeline, transition.left.clip, layout), wanted)
+    right = _first_samples(_clip_sound(timeline, transition.right.clip, layout), wanted)
     if timeline.audio == "silence":
         return silence_seam(left, right, gap, fade)
     return bridge_seam(left, right, gap, fade, rate)

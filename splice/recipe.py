@@ -32,10 +32,10 @@ def step_digests(timeline: Timeline) -> dict[str, str]:
     """
     digests: dict[str, str] = {}
     previous = ""
+    muxing = {"in_band": timeline.has_passthrough, "reorder_frames": timeline.reorder_frames}
     for join in timeline.joins:
         units = [(unit.name, _unit_digest(timeline, unit)) for unit in join.new_units]
         digests |= {unit.step: _unit_digest(timeline, unit) for unit in join.encoded_units}
-        muxing = {"in_band": timeline.has_passthrough, "reorder_frames": timeline.reorder_frames}
         sound = _sound_values(timeline, join)
         previous = _digest({"after": previous, "kept": str(join.kept), "units": units, "sound": sound, **muxing})
         digests[join.name] = previous

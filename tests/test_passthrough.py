@@ -484,6 +484,30 @@ def test_lengths_of_two_bytes_are_copied(tmp_path: Path, suffix: str) -> None:
     check_odd(tmp_path, odd)
 
 
+@pytest.mark.parametrize("missing", [7, 8], ids=["SPS", "PPS"])
+def test_keyframes_that_bring_only_some_of_their_parameter_sets_are_encoded(tmp_path: Path, missing: int) -> None:
+    whole = clip(tmp_path / "whole.mp4", 2, gop_frames=10)
+    partial = tmp_path / "partial.mp4"
+    with av.open(str(whole)) as source, av.open(str(partial), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        framing = read_framing("h264", source.streams.video[0].codec_context.extradata or b"")
+        kept = [unit for unit in framing.parameter_sets if unit[0] & 31 != missing]
+        for packet in source.demux(video=0):
+            if packet.size:
+                units = framing.units(bytes(packet))
+                units = with_parameter_sets("h264", units, kept) if packet.is_keyframe else units
+                written: Any = av.Packet(join_by_length(units))
+                written.pts, written.dts, written.time_base = packet.pts, packet.dts, packet.time_base
+                written.duration, written.is_keyframe, written.stream = packet.duration, packet.is_keyframe, stream
+                output.mux(written)
+    assert read_codes(partial) == numbered(2, 40)
+    assert "only some of their parameter sets" in probe_clip(0, "partial", str(partial)).uncut_reason
+
+    neighbour = clip(tmp_path / "neighbour.mp4", 1, gop_frames=10)
+    run = joined([neighbour, partial, neighbour], tmp_path / "run", gap_frame_count=5)
+    assert read_codes(run.outputs[-1])[45:85] == numbered(2, 40)
+
+
 def with_lengths(units: Sequence[bytes], size: int) -> bytes:
     return b"".join(len(unit).to_bytes(size, "big") + unit for unit in units)
 

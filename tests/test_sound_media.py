@@ -165,6 +165,16 @@ def test_a_clip_without_sound_is_silent_in_blocks(pictures: dict[str, Path]) -> 
     assert all(block.shape[0] == 6 and block.shape[1] <= RATE and not block.any() for block in blocks)
 
 
+def test_what_is_no_number_is_silence_or_full_scale(pictures: dict[str, Path], tmp_path: Path) -> None:
+    sound = clicks()
+    sound[:, 1000], sound[:, 2000], sound[:, 3000] = np.nan, np.inf, -np.inf
+    heard = read(mux(tmp_path / "floats.mov", pictures["h264"], sound, "pcm_f32le"))
+    assert (heard[:, [1000, 2000, 3000]] == [0, 1, -1]).all()
+    soundfile.write(tmp_path / "floats.wav", sound.T, RATE, subtype="FLOAT")
+    music = joined(read_soundtrack(str(tmp_path / "floats.wav"), STEREO))
+    assert (music[:, [1000, 2000, 3000]] == [0, 1, -1]).all()
+
+
 @pytest.mark.parametrize(("seconds", "times"), [(0.3, (0.1,)), (10.0, (0.1, 1.9))])
 def test_sound_shorter_or_longer_than_the_picture_is_made_to_fit(
     pictures: dict[str, Path], tmp_path: Path, seconds: float, times: Sequence[float]
@@ -314,6 +324,12 @@ def test_what_is_no_music_is_refused(pictures: dict[str, Path], tmp_path: Path) 
     for path, reason in refused.items():
         with pytest.raises(RequestError, match=reason):
             probe_soundtrack(str(path))
+
+
+def test_no_music_by_a_name_that_would_be_believed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "music.raw").write_bytes(b"no music at all" * 100)
+    with pytest.raises(RequestError, match="can't be read as sound"):
+        probe_soundtrack(str(tmp_path / "music.raw"))
 
 
 def test_music_that_is_gone_by_then_is_an_error_of_the_run(tmp_path: Path) -> None:

@@ -16,16 +16,20 @@ PARTIAL_PREFIX = ".partial-"
 
 
 @contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
+def atomic_output(path: Path, is_durable: bool = False) -> Iterator[Path]:
     """A new name beside ``path`` to write to: renamed to ``path`` when the block ends well, else deleted.
 
+    is_durable: it is on the disk before it gets its name, so that it is complete or absent even if the power fails.
+    Of what is only worked with, a digest on record tells as much, and waiting for the disk would take longer than
+    the work.
     Raises MediaError where the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL_PREFIX}{uuid4().hex}{path.suffix}")
     try:
         yield partial
-        _flush_to_disk(partial)
+        if is_durable:
+            _flush_to_disk(partial)
         partial.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

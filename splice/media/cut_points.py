@@ -15,6 +15,7 @@ from splice.media.nal import (
     Framing,
     NalCodec,
     is_idr,
+    is_partial,
     join_by_start_code,
     parameter_sets,
     read_framing,
@@ -60,6 +61,9 @@ class PacketScan:
             units = self._framing.units(bytes(packet))
         except ValueError as error:
             self.obstacle = f"a damaged packet ({error})"
+            return
+        if is_partial(self._framing.codec, parameter_sets(self._framing.codec, units), self._framing.parameter_sets):
+            self.obstacle = "keyframes that bring only some of their parameter sets"
             return
         assert packet.pts is not None, "frames are told by their pts"
         self.keyframes[packet.pts] = is_idr(self._framing.codec, units)

@@ -6,6 +6,7 @@ Unit types: ITU-T H.264 (08/2021), table 7-1; ITU-T H.265 (08/2021), table 7-1. 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -48,6 +49,12 @@ def read_framing(codec: NalCodec, extradata: bytes) -> Framing:
 def parameter_sets(codec: NalCodec, units: Sequence[bytes]) -> tuple[bytes, ...]:
     """The parameter sets among the units of a packet."""
     return tuple(unit for unit in units if _type_of(codec, unit) in _PARAMETER_SETS[codec])
+
+
+def is_partial(codec: NalCodec, sets: Sequence[bytes], header: Sequence[bytes]) -> bool:
+    """Whether ``sets``, those of a keyframe, lack some that the header has: what is in force then is hard to tell."""
+    here, there = (Counter(_type_of(codec, unit) for unit in units) for units in (sets, header))
+    return bool(sets) and any(here[kind] < count for kind, count in there.items())
 
 
 def is_idr(codec: NalCodec, units: Sequence[bytes]) -> bool:

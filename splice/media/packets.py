@@ -51,12 +51,14 @@ def join_parts(
     in_band: bool = False,
     reorder_frames: int = UNIT_REORDER_FRAMES,
     add_sound: AddSound | None = None,
+    is_durable: bool = False,
 ) -> npt.NDArray[np.int64]:
     """Copy the packets of ``parts``, in order, into one mp4 at ``path``: complete or absent, ready to stream.
 
     Frame n of the result is shown at n / rate exactly. Nothing is decoded, and memory is constant.
     in_band: the parts come from several encoders, so that every keyframe gets its own parameter sets.
     reorder_frames: by how many frames decoding runs ahead of showing, at most, in any part.
+    is_durable: as of ``atomic_output``.
     Returns the size in bytes of every frame, in display order.
     Raises MediaError: a part holds other frames than its range says, or was encoded otherwise.
     """
@@ -65,13 +67,13 @@ def join_parts(
     if not in_band:
         _require_same_headers(runs)
     options = mux_options(rate) | {"moov_size": str(_index_bytes(len(sizes), rate))}
-    with atomic_output(path) as partial:
+    with atomic_output(path, is_durable) as partial:
         with _open(_template(runs)) as template, av.open(str(partial), "w", options=options) as output:
             stream = _add_video(output, template, rate, in_band)
             pictures = _stamped(runs, stream, rate, in_band, reorder_frames, sizes)
-            tracks = [pictures, add_sound(output)] if add_sound else [pictures]
-            for packet in heapq.merge(*tracks, key=_decode_seconds):
-                output.mux(packet)
+            tracks = heapq.merge(pictures, add_sound(output), key=_decode_seconds) if add_sound else pictures
+            for packet in tracks:
+                output.mux_one(packet)
         if (written := count_frames(partial)) != len(sizes):
             raise MediaError(f"{path.name}: {written} frames were written, needed are {len(sizes)}")
     return sizes
@@ -146,12 +148,14 @@ def _decode_seconds(packet: Packet[Any]) -> float:
 
 def _packets(run: Part, rate: Fraction, in_band: bool) -> Iterator[tuple[int, Packet[VideoStream]]]:
     """(frame number in its file, packet) of every packet of a run, in decode order."""
-    missing = set(range(run.frames.start, run.frames.stop))
+    is_due = bytearray([1]) * len(run.frames)
     first_pts = run.clip.first_pts or 0 if run.clip else 0
     is_begun = False
     with _open(run) as container:
         stream = video_stream(container, str(run.path))
-        per_tick = _require_time_base(stream, run) * rate
+        frames_per_tick = _require_time_base(stream, run) * rate
+        # In integers: a product of fractions for every packet takes longer than copying it.
+        whole, part = frames_per_tick.numerator, frames_per_tick.denominator
         framed = _Framed.of(stream)
         for position, packet in enumerate(_filled(container, stream)):
             if position == run.frames.stop:
@@ -159,16 +163,17 @@ def _packets(run: Part, rate: Fraction, in_band: bool) -> Iterator[tuple[int, Pa
             written = _rewritten(framed, packet, in_band, run)
             if position < run.frames.start:
                 continue
-            number = round(((packet.pts or 0) - first_pts) * per_tick)
+            number = (2 * ((packet.pts or 0) - first_pts) * whole + part) // (2 * part)
             if not is_begun and not packet.is_keyframe:
                 raise MediaError(f"{run.path}: frame {number} is no keyframe, so that no part can begin there")
-            if number not in missing:
+            place = number - run.frames.start
+            if not (0 <= place < len(is_due) and is_due[place]):
                 raise MediaError(f"{run.path}: frame {number} came where {run.frames} was due")
             is_begun = True
-            missing.discard(number)
+            is_due[place] = 0
             yield number, written
-    if missing:
-        raise MediaError(f"{run.path}: {len(missing)} of {len(run.frames)} frames are missing")
+    if missing := sum(is_due):
+        raise MediaError(f"{run.path}: {missing} of {len(run.frames)} frames are missing")
 
 
 @dataclass

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, groupby
+from typing import Any
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.stream import Discard
 
 from splice.errors import MediaError, RequestError
 from splice.media.container import open_video
@@ -101,6 +103,19 @@ def conform_sound(blocks: Iterable[Decoded], sound_format: SoundFormat, label: s
             ) from error
 
 
+def only_numbers(samples: npt.NDArray[Any]) -> Samples:
+    """The same samples; a float file may hold what is no number, and a seam would spread it."""
+    return np.nan_to_num(np.ascontiguousarray(samples, dtype=np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+
+
+def read_only(container: InputContainer, stream: AudioStream) -> AudioStream:
+    """``stream``; what else is in the file is skipped, where its index tells how."""
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return stream
+
+
 def to_frame(packed: npt.NDArray[np.float32] | npt.NDArray[np.int32], layout: str, sample_rate: int) -> AudioFrame:
     """A frame for FFmpeg. packed: the samples of all channels in turn, float32 or int32.
 
@@ -118,7 +133,7 @@ def _placed(clip: Clip, sound_format: SoundFormat) -> Iterator[Samples]:
         stream = sound_stream(container)
         if stream is None:
             raise MediaError(f"{clip.label}: had sound when it was probed, and has none now; start again")
-        decoded = decode_sound(container, stream, clip.label)
+        decoded = decode_sound(container, read_only(container, stream), clip.label)
         first = next(decoded, None)
         if first is None:
             return
@@ -178,7 +193,7 @@ def _kind(frame: AudioFrame) -> tuple[str, str, int]:
 
 
 def _unpacked(frame: AudioFrame) -> Samples:
-    return np.ascontiguousarray(frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T, dtype=np.float32)
+    return only_numbers(frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T)
 
 
 def _continuous(blocks: Iterable[Decoded]) -> Iterator[Decoded]:

@@ -18,7 +18,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from splice.errors import MediaError
-from splice.media.sound import Samples, channel_count, decode_sound, sound_stream, to_frame
+from splice.media.sound import Samples, channel_count, decode_sound, read_only, sound_stream, to_frame
 from splice.types import SoundFormat
 
 SoundCodec = Literal["aac", "flac", "opus"]
@@ -208,7 +208,7 @@ def _open_own(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
         with av.open(str(path)) as container:
             stream = sound_stream(container)
             if stream is not None and stream.codec_context.name == "flac":
-                yield container, stream
+                yield container, read_only(container, stream)
                 return
     except av.FFmpegError as error:
         reason = error.strerror

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-import numpy as np
 import soundfile
 
 from splice.errors import MediaError, RequestError
 from splice.media.container import CONTAINERS, open_local, require_file
-from splice.media.sound import Decoded, Samples, conform_sound, decode_sound, sound_stream
+from splice.media.sound import Decoded, Samples, conform_sound, decode_sound, only_numbers, sound_stream
 from splice.types import SoundFormat
 
 SOUND_CONTAINERS = f"{CONTAINERS},wav,w64,aiff,caf,flac,ogg,mp3,aac,ac3,eac3,asf,wv,ape,amr"
@@ -60,7 +59,7 @@ def _blocks(file: soundfile.SoundFile, path: str) -> Iterator[Decoded]:
     layout = UNNAMED_LAYOUTS[file.channels]
     try:
         for block in file.blocks(blocksize=file.samplerate, dtype="float32", always_2d=True):
-            yield Decoded(np.ascontiguousarray(block.T), file.samplerate, layout, None)
+            yield Decoded(only_numbers(block.T), file.samplerate, layout, None)
     except soundfile.SoundFileError as error:
         raise MediaError(f"{path}: its sound can't be decoded ({error}); export it again") from error
 
@@ -69,7 +68,8 @@ def _open_by_soundfile(path: str) -> soundfile.SoundFile | None:
     """None where FFmpeg must do it: another format, or more than two channels."""
     try:
         file = soundfile.SoundFile(path)
-    except soundfile.SoundFileError:
+    except (soundfile.SoundFileError, TypeError):
+        # TypeError: it believes a name that ends in .raw, whatever is inside.
         return None
     if file.channels in UNNAMED_LAYOUTS:
         return file
