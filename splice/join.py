@@ -14,6 +14,7 @@ from splice.media import (
     UNIT_REORDER_FRAMES,
     AddSound,
     Part,
+    Watch,
     add_sound_stream,
     clip_part,
     copied_sound,
@@ -24,10 +25,12 @@ from splice.mix import JoinSound, plan_sound, render_join, render_pieces
 from splice.types import FrameRange, Join, Segment, Timeline, Unit
 
 
-def write_join(timeline: Timeline, join: Join, folder: RunFolder, predecessor: Path | None) -> npt.NDArray[np.int64]:
+def write_join(
+    timeline: Timeline, join: Join, folder: RunFolder, predecessor: Path | None, watch: Watch = iter
+) -> npt.NDArray[np.int64]:
     """Write a join's ``joined_output.mp4``: complete or absent. Returns the bytes of every frame, in display order.
 
-    predecessor: the file of the join before, where this one keeps frames of it.
+    predecessor: the file of the join before, where this one keeps frames of it. watch: sees every frame.
     Raises MediaError: a part does not hold what the plan says, or the disk is full.
     """
     return join_parts(
@@ -38,6 +41,7 @@ def write_join(timeline: Timeline, join: Join, folder: RunFolder, predecessor: P
         reorder_frames=max(UNIT_REORDER_FRAMES, timeline.reorder_frames),
         add_sound=_sound_of(timeline, join, predecessor),
         is_durable=join is timeline.joins[-1],
+        watch=watch,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -88,7 +89,9 @@ def join_clips_child(
     """One link of the chain: what the predecessor made, the seam, and the next clip; or the stitch of everything."""
     started = time.monotonic()
     join, predecessor = timeline.joins[join_index], upstream["predecessor"]
-    sizes = write_join(timeline, join, folder, Path(predecessor.outputs[0].path) if predecessor else None)
+    kept = Path(predecessor.outputs[0].path) if predecessor else None
+    watch = partial(tracked, description=join.name, total=join.frame_count)
+    sizes = write_join(timeline, join, folder, kept, watch)
     notes = {t.join: record.notes for t, record in zip(join.transitions, upstream["transitions"], strict=True)}
     report = join_report(timeline, join, notes, sizes, time.monotonic() - started)
     _write_papers(timeline, join, folder, report)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from splice.media import (
     PARTIAL_PREFIX,
     Part,
     atomic_output,
+    clip_part,
     count_frames,
     encode_frames,
     join_parts,
@@ -1054,6 +1055,19 @@ def test_a_disk_that_fills_up_while_joining_leaves_nothing(full_disk: Path, tmp_
     with pytest.raises(MediaError, match=r"no space left for .*a\.mp4"):
         join_parts([Part(source, FrameRange(0, 30))], full_disk / "a.mp4", H264.rate)
     assert _files(full_disk) == []
+
+
+def test_a_join_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "source.mp4", clip_id=0, frame_count=30, gop_frames=12)
+
+    def interrupted(packets: Iterator[Any]) -> Iterator[Any]:
+        yield from islice(packets, 5)
+        raise InterruptedError("interrupted")
+
+    parts = [clip_part(_probe(source), FrameRange(0, 30))]
+    with pytest.raises(InterruptedError):
+        join_parts(parts, tmp_path / "out" / "a.mp4", Fraction(25), watch=interrupted)
+    assert _files(tmp_path / "out") == []
 
 
 def test_outputs_get_the_rights_that_the_umask_allows(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from splice.media.atomic import PARTIAL_PREFIX, atomic_output
 from splice.media.blend import mix_frames
 from splice.media.color import to_rgb, to_yuv
 from splice.media.encode import ENCODER_REVISION, UNIT_REORDER_FRAMES, encode_frames
-from splice.media.packets import AddSound, Part, clip_part, count_frames, join_parts
+from splice.media.packets import AddSound, Part, Watch, clip_part, count_frames, join_parts
 from splice.media.probe import identify_clip, probe_clip
 from splice.media.read import read_frames, read_output
 from splice.media.sound import channel_count, read_sound
@@ -20,6 +20,7 @@ __all__ = [
     "AddSound",
     "Part",
     "VideoFrame",
+    "Watch",
     "add_sound_stream",
     "atomic_output",
     "channel_count",

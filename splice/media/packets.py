@@ -23,6 +23,9 @@ from splice.media.encode import UNIT_REORDER_FRAMES, mux_options, timescale
 from splice.media.nal import Framing, NalCodec, join_by_length, parameter_sets, read_framing, with_parameter_sets
 from splice.types import Clip, FrameRange
 
+Watch = Callable[[Iterator[Any]], Iterator[Any]]
+"""Gives on what it is given, one by one; it may count, or raise to end the work."""
+
 AddSound = Callable[[OutputContainer], Iterator[Any]]
 """Adds a sound track to a file in the making, and gives its packets, in order."""
 
@@ -52,13 +55,14 @@ def join_parts(
     reorder_frames: int = UNIT_REORDER_FRAMES,
     add_sound: AddSound | None = None,
     is_durable: bool = False,
+    watch: Watch = iter,
 ) -> npt.NDArray[np.int64]:
     """Copy the packets of ``parts``, in order, into one mp4 at ``path``: complete or absent, ready to stream.
 
     Frame n of the result is shown at n / rate exactly. Nothing is decoded, and memory is constant.
     in_band: the parts come from several encoders, so that every keyframe gets its own parameter sets.
     reorder_frames: by how many frames decoding runs ahead of showing, at most, in any part.
-    is_durable: as of ``atomic_output``.
+    is_durable: as of ``atomic_output``. watch: sees every frame's packet.
     Returns the size in bytes of every frame, in display order.
     Raises MediaError: a part holds other frames than its range says, or was encoded otherwise.
     """
@@ -70,7 +74,7 @@ def join_parts(
     with atomic_output(path, is_durable) as partial:
         with _open(_template(runs)) as template, av.open(str(partial), "w", options=options) as output:
             stream = _add_video(output, template, rate, in_band)
-            pictures = _stamped(runs, stream, rate, in_band, reorder_frames, sizes)
+            pictures = watch(_stamped(runs, stream, rate, in_band, reorder_frames, sizes))
             tracks = heapq.merge(pictures, add_sound(output), key=_decode_seconds) if add_sound else pictures
             for packet in tracks:
                 output.mux_one(packet)
