@@ -55,7 +55,7 @@ def read_sound(clip: Clip, sound_format: SoundFormat, sample_count: int) -> Iter
     """
     channels = channel_count(sound_format.layout)
     remaining = sample_count
-    for block in _placed(clip, sound_format) if clip.sound else ():
+    for block in _gathered(_placed(clip, sound_format), sound_format.sample_rate) if clip.sound else ():
         if not remaining:
             return
         yield block[:, :remaining]
@@ -105,7 +105,8 @@ def conform_sound(blocks: Iterable[Decoded], sound_format: SoundFormat, label: s
 
 def only_numbers(samples: npt.NDArray[Any]) -> Samples:
     """The same samples; a float file may hold what is no number, and a seam would spread it."""
-    return np.nan_to_num(np.ascontiguousarray(samples, dtype=np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+    plain = np.ascontiguousarray(samples, dtype=np.float32)
+    return plain if np.isfinite(plain).all() else np.nan_to_num(plain, nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 def read_only(container: InputContainer, stream: AudioStream) -> AudioStream:
@@ -145,6 +146,18 @@ def _placed(clip: Clip, sound_format: SoundFormat) -> Iterator[Samples]:
             if block.shape[1] > early_samples:
                 yield block[:, early_samples:]
             early_samples -= min(early_samples, block.shape[1])
+
+
+def _gathered(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
+    """The same samples in blocks of about ``count``: what is done to a block costs as much for a packet's."""
+    held: list[Samples] = []
+    for block in blocks:
+        held.append(block)
+        if sum(each.shape[1] for each in held) >= count - block.shape[1]:
+            yield np.concatenate(held, axis=1)
+            held = []
+    if held:
+        yield np.concatenate(held, axis=1)
 
 
 def _open(clip: Clip) -> InputContainer:
