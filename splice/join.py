@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from splice.media import (
     join_parts,
 )
 from splice.mix import JoinSound, plan_sound, render_join, render_pieces
-from splice.sound import Samples
 from splice.types import FrameRange, Join, Segment, Timeline, Unit
 
 
@@ -79,16 +77,7 @@ def _sound_of(timeline: Timeline, join: Join, predecessor: Path | None) -> AddSo
 def _final_sound(output: Any, timeline: Timeline, join: Join, predecessor: Path | None) -> Iterator[Any]:
     assert timeline.sound is not None
     stream = add_sound_stream(output, timeline.sound, timeline.sound.codec)
-    return encode_sound(stream, _ahead(render_join(timeline, join, predecessor)))
-
-
-def _ahead(blocks: Iterator[Samples]) -> Iterator[Samples]:
-    """The same blocks; while one is being encoded, on one core, the next one is made on another."""
-    with ThreadPoolExecutor(max_workers=1) as maker:
-        coming = maker.submit(next, blocks, None)
-        while (block := coming.result()) is not None:
-            coming = maker.submit(next, blocks, None)
-            yield block
+    return encode_sound(stream, render_join(timeline, join, predecessor))
 
 
 def _lossless_sound(output: Any, timeline: Timeline, join: Join, predecessor: Path | None) -> Iterator[Any]:
@@ -105,7 +94,7 @@ def _copied_then_new(stream: Any, timeline: Timeline, sound: JoinSound, predeces
         for packet in copied_sound(predecessor, start):
             packet.stream = stream
             yield packet
-    new = _ahead(render_pieces(timeline, sound.after))
+    new = render_pieces(timeline, sound.after)
     for packet in encode_sound(stream, new, boundaries=[sound.cut - start]):
         packet.pts, packet.dts = (packet.pts or 0) + start, (packet.dts or 0) + start
         yield packet

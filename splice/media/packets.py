@@ -147,7 +147,8 @@ def _stamped(
 
 def _decode_seconds(packet: Packet[Any]) -> float:
     assert packet.dts is not None, "packets are stamped before they are sorted"
-    return packet.dts * packet.time_base.numerator / packet.time_base.denominator
+    time_base = packet.time_base
+    return packet.dts * time_base.numerator / time_base.denominator
 
 
 def _packets(run: Part, rate: Fraction, in_band: bool) -> Iterator[tuple[int, Packet[VideoStream]]]:

@@ -27,7 +27,7 @@ from splice.types import Clip, SoundFormat
 Samples = npt.NDArray[np.float32]
 """(channels, samples), -1..1; more where a file holds more, or where a mix of its channels sums up to more."""
 
-JITTER_SECONDS = Fraction(1, 100)
+JITTER_SECONDS = 0.01
 """Time stamps that differ by less from the count of the samples are only inexact: Matroska's stand in milliseconds."""
 
 BROKEN_PACKETS_AT_START = 10
@@ -44,7 +44,7 @@ class Decoded:
     samples: Samples
     sample_rate: int
     layout: str
-    start_seconds: Fraction | None
+    start_seconds: float | None
 
 
 def read_sound(clip: Clip, sound_format: SoundFormat, sample_count: int) -> Iterator[Samples]:
@@ -138,7 +138,7 @@ def _placed(clip: Clip, sound_format: SoundFormat) -> Iterator[Samples]:
         first = next(decoded, None)
         if first is None:
             return
-        late_seconds = Fraction(0) if first.start_seconds is None else first.start_seconds - clip.start_seconds
+        late_seconds = 0.0 if first.start_seconds is None else first.start_seconds - float(clip.start_seconds)
         late_samples = round(late_seconds * sound_format.sample_rate)
         yield from _silence(channel_count(sound_format.layout), max(0, late_samples), sound_format.sample_rate)
         early_samples = max(0, -late_samples)
@@ -149,13 +149,15 @@ def _placed(clip: Clip, sound_format: SoundFormat) -> Iterator[Samples]:
 
 
 def _gathered(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
-    """The same samples in blocks of about ``count``: what is done to a block costs as much for a packet's."""
+    """The same samples in blocks of at most ``count``, if none is longer: a block costs as much as a packet's few."""
     held: list[Samples] = []
+    total = 0
     for block in blocks:
-        held.append(block)
-        if sum(each.shape[1] for each in held) >= count - block.shape[1]:
+        if held and total + block.shape[1] > count:
             yield np.concatenate(held, axis=1)
-            held = []
+            held, total = [], 0
+        held.append(block)
+        total += block.shape[1]
     if held:
         yield np.concatenate(held, axis=1)
 
@@ -194,9 +196,12 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
 def _as_float(frames: Iterable[AudioFrame]) -> Iterator[Decoded]:
     for (_, layout, sample_rate), run in groupby(frames, key=_kind):
         convert = av.AudioResampler(format="flt")
+        time_base: Fraction | None = None
         for frame in run:
-            time_base: Fraction | None = frame.time_base
-            start_seconds = None if frame.pts is None or time_base is None else frame.pts * time_base
+            # One for the whole run: PyAV makes a fraction anew each time that it is asked.
+            time_base = time_base or frame.time_base
+            pts = frame.pts
+            start_seconds = None if pts is None or time_base is None else pts * float(time_base)
             for packed in convert.resample(frame):
                 yield Decoded(_unpacked(packed), sample_rate, layout, start_seconds)
 
@@ -210,13 +215,14 @@ def _unpacked(frame: AudioFrame) -> Samples:
 
 
 def _continuous(blocks: Iterable[Decoded]) -> Iterator[Decoded]:
-    due_seconds: Fraction | None = None
+    # In floats, which tell one sample from the next for days: fractions would take longer than decoding.
+    due_seconds: float | None = None
     for block in blocks:
         rate, count = block.sample_rate, block.samples.shape[1]
         start_seconds = due_seconds if block.start_seconds is None else block.start_seconds
         if due_seconds is None or start_seconds is None:
             yield block
-            due_seconds = None if start_seconds is None else start_seconds + Fraction(count, rate)
+            due_seconds = None if start_seconds is None else start_seconds + count / rate
             continue
         late_seconds = start_seconds - due_seconds
         late_samples = round(late_seconds * rate) if abs(late_seconds) > JITTER_SECONDS else 0
@@ -225,7 +231,7 @@ def _continuous(blocks: Iterable[Decoded]) -> Iterator[Decoded]:
         kept = block.samples[:, max(0, -late_samples) :]
         if kept.size:
             yield Decoded(kept, rate, block.layout, None)
-        due_seconds += Fraction(max(0, late_samples) + kept.shape[1], rate)
+        due_seconds += (max(0, late_samples) + kept.shape[1]) / rate
 
 
 def _remixed(blocks: Iterable[Samples], sample_rate: int, layout: str, wanted: SoundFormat) -> Iterator[Samples]:
