@@ -40,16 +40,21 @@ def _unhashed(path: str) -> ClipIdentity:
 
 
 def execute(timeline: Timeline, models: Mapping[str, TransitionModel], folder: RunFolder) -> list[Path]:
-    """What a run does: encode every unit once, side by side, then write the outputs. Returns the outputs."""
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        made = [pool.submit(_encode_segment, timeline, unit, folder) for unit in timeline.units]
-        made += [pool.submit(_encode_transition, timeline, each, models, folder) for each in timeline.transitions]
-        for future in made:
-            future.result()
+    """What a run does: encode every unit once, side by side, and write each output once its units are there.
+
+    Returns the outputs.
+    """
     outputs: list[Path] = []
-    for step in timeline.joins:
-        write_join(timeline, step, folder, outputs[-1] if outputs else None)
-        outputs.append(folder.joined_output(step.name))
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        made = {}
+        for step in timeline.joins:
+            made[step.name] = [pool.submit(_encode_segment, timeline, unit, folder) for unit in step.encoded_units]
+            made[step.name] += [pool.submit(_encode_transition, timeline, t, models, folder) for t in step.transitions]
+        for step in timeline.joins:
+            for future in made[step.name]:
+                future.result()
+            write_join(timeline, step, folder, outputs[-1] if outputs else None)
+            outputs.append(folder.joined_output(step.name))
     return outputs
 
 
