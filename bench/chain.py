@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +15,12 @@ import typer
 
 from splice.join import write_join
 from splice.layout import RunFolder
-from splice.media import encode_frames, read_frames
 from splice.models.protocol import TransitionModel
 from splice.models.registry import find_model
 from splice.request import parse_request
 from splice.survey import plan_request
-from splice.transition import generate_transition
-from splice.types import ClipIdentity, Segment, Timeline, Transition, Unit
+from splice.types import ClipIdentity, Timeline
+from splice.units import write_segment, write_transition
 
 
 def join(clips: Sequence[Path], folder: Path, **parameters: Any) -> Path:
@@ -46,32 +44,19 @@ def execute(timeline: Timeline, models: Mapping[str, TransitionModel], folder: R
     """
     outputs: list[Path] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        made = {}
+        made: dict[str, list[Future[Any]]] = {}
         for step in timeline.joins:
-            made[step.name] = [pool.submit(_encode_segment, timeline, unit, folder) for unit in step.encoded_units]
-            made[step.name] += [pool.submit(_encode_transition, timeline, t, models, folder) for t in step.transitions]
+            made[step.name] = [pool.submit(write_segment, timeline, each, folder) for each in step.encoded_segments]
+            made[step.name] += [
+                pool.submit(write_transition, timeline, each, models[each.spec.name], folder)
+                for each in step.transitions
+            ]
         for step in timeline.joins:
             for future in made[step.name]:
                 future.result()
             write_join(timeline, step, folder, outputs[-1] if outputs else None)
             outputs.append(folder.joined_output(step.name))
     return outputs
-
-
-def _encode_segment(timeline: Timeline, unit: Unit, folder: RunFolder) -> None:
-    if isinstance(unit, Segment) and not unit.is_copied:
-        frames = read_frames(timeline.clips[unit.clip], timeline.format, unit.frames)
-        encode_frames(frames, folder.unit(unit), timeline.format, unit.frame_count)
-
-
-def _encode_transition(
-    timeline: Timeline, transition: Transition, models: Mapping[str, TransitionModel], folder: RunFolder
-) -> None:
-    generated = generate_transition(timeline, transition, models[transition.spec.name])
-    for piece in timeline.pieces_of(transition):
-        shown = islice(generated.frames, piece.frame_count)
-        encode_frames(shown, folder.unit(piece), timeline.format, piece.frame_count)
-    assert next(generated.frames, None) is None
 
 
 def main(

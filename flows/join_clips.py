@@ -22,7 +22,7 @@ from splice.recipe import recipe_version, step_digests
 from splice.records import JoinResult, RequestRecord, StepRecord, request_record
 from splice.request import AspectRatio, ClipSource, FrameSize, JoinRequest, PerJoinSettings, RunId, parse_request
 from splice.survey import plan_request
-from splice.types import Join, Segment, Timeline, Transition
+from splice.types import Join, Timeline, Transition
 from tasks.guard import hold_run
 from tasks.records import read_record, record_key
 from tasks.steps import generate_transition, join_clips_child, prepare_clip, publish_result, record_request
@@ -169,7 +169,7 @@ def submit_units(timeline: Timeline, submit: Submit, folder: RunFolder) -> Futur
     """Every piece of a clip that is encoded and every transition: they depend on no join, and may all run at once."""
     futures: Futures = {}
     for join in timeline.joins:
-        for segment in encoded_segments(join):
+        for segment in join.encoded_segments:
             futures[segment.name] = submit(prepare_clip, segment.name, quote(timeline), segment, folder)
         for name, transition in transitions_of(join).items():
             futures[name] = submit(generate_transition, name, quote(timeline), transition.join, folder)
@@ -194,14 +194,10 @@ def submit_joins(timeline: Timeline, submit: Submit, made: Futures, folder: RunF
             upstream={
                 "predecessor": predecessor,
                 "transitions": [made[name] for name in transitions_of(join)],
-                "segments": [made[segment.name] for segment in encoded_segments(join)],
+                "segments": [made[segment.name] for segment in join.encoded_segments],
             },
         )
     return futures
-
-
-def encoded_segments(join: Join) -> list[Segment]:
-    return [unit for unit in join.encoded_units if isinstance(unit, Segment)]
 
 
 def transitions_of(join: Join) -> dict[str, Transition]:
@@ -231,7 +227,7 @@ def first_failure(timeline: Timeline, made: Futures, joins: Futures) -> str | No
 
 def inputs_of(join: Join, made: Futures, joins: Futures) -> Futures:
     """The join's own futures, its inputs before itself."""
-    names = [segment.name for segment in encoded_segments(join)] + list(transitions_of(join))
+    names = [segment.name for segment in join.encoded_segments] + list(transitions_of(join))
     return {**{name: made[name] for name in names}, join.name: joins[join.name]}
 
 

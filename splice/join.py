@@ -34,7 +34,7 @@ def write_join(
     Raises MediaError: a part does not hold what the plan says, or the disk is full.
     """
     return join_parts(
-        join_input(timeline, join, folder, predecessor),
+        _parts(timeline, join, folder, predecessor),
         folder.joined_output(join.name),
         timeline.format.rate,
         in_band=timeline.has_passthrough,
@@ -45,7 +45,7 @@ def write_join(
     )
 
 
-def join_input(timeline: Timeline, join: Join, folder: RunFolder, predecessor: Path | None) -> list[Part]:
+def _parts(timeline: Timeline, join: Join, folder: RunFolder, predecessor: Path | None) -> list[Part]:
     """The parts whose packets a join copies, in order."""
 
     def parts_of(units: tuple[Unit, ...]) -> list[Part]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splice.media import channel_count, read_own_sound, read_sound, read_soundtrack
+from splice.media import channel_count, read_own_sound, read_sound, read_soundtrack, silence
 from splice.sound import (
     EXTENSION_SECONDS,
     FADE_SECONDS,
@@ -30,7 +30,7 @@ from splice.sound import (
     quantised,
     silence_seam,
 )
-from splice.types import Join, SoundFormat, Timeline
+from splice.types import Join, Timeline
 
 SOUNDTRACK_FADE_SECONDS = Fraction(1)
 """How long music takes to fade at the end of the result."""
@@ -84,7 +84,8 @@ def render_join(timeline: Timeline, join: Join, predecessor: Path | None) -> Ite
     assert timeline.sound is not None, "without a sound format there is nothing to render"
     sound = plan_sound(timeline, join)
     if timeline.audio == "drop":
-        blocks = _silence(sound.sample_count, timeline.sound)
+        rate = timeline.sound.sample_rate
+        blocks = silence(channel_count(timeline.sound.layout), sound.sample_count, rate)
     else:
         kept: Iterable[Samples] = ()
         if predecessor is not None:
@@ -223,9 +224,3 @@ def _last_samples(blocks: Iterator[Samples], count: int) -> Samples:
 
 def _first_samples(blocks: Iterator[Samples], count: int) -> Samples:
     return np.concatenate(list(_cut_blocks(blocks, 0, count)), axis=1)
-
-
-def _silence(sample_count: int, sound: SoundFormat) -> Iterator[Samples]:
-    channels = channel_count(sound.layout)
-    for start in range(0, sample_count, sound.sample_rate):
-        yield np.zeros((channels, min(sound.sample_rate, sample_count - start)), np.float32)

@@ -331,6 +331,10 @@ class Join:
         return tuple(unit for unit in self.new_units if not unit.is_copied)
 
     @property
+    def encoded_segments(self) -> tuple[Segment, ...]:
+        return tuple(unit for unit in self.encoded_units if isinstance(unit, Segment))
+
+    @property
     def last_clip(self) -> int:
         """The clip that the output ends with; the first one where a loop closes."""
         return self.transitions[-1].right.clip

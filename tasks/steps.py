@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -16,12 +15,12 @@ from prefect.context import TaskRunContext
 from splice.contact_sheet import write_contact_sheet
 from splice.join import write_join
 from splice.layout import RunFolder
-from splice.media import atomic_output, encode_frames, read_frames
+from splice.media import atomic_output
 from splice.models import find_model
 from splice.records import JoinResult, OutputFile, RequestRecord, StepRecord, output_file
 from splice.report import join_report, join_timeline
-from splice.transition import generate_transition as generate
 from splice.types import Join, Segment, Timeline
+from splice.units import write_segment, write_transition
 
 from tasks.progress import tracked
 
@@ -51,27 +50,20 @@ def record_request(key: str, request: RequestRecord) -> RequestRecord:
 @task(**STEP, name="prepare-clip")
 def prepare_clip(key: str, timeline: Timeline, segment: Segment, folder: RunFolder) -> StepRecord:
     """Encode one segment of a clip, conformed, from the original file."""
-    path = folder.unit(segment)
-    frames = read_frames(timeline.clips[segment.clip], timeline.format, segment.frames)
-    watched = tracked(frames, f"clip {segment.clip} {segment.role}", segment.frame_count)
-    encode_frames(watched, path, timeline.format, segment.frame_count)
-    return StepRecord(outputs=(output_file(path, segment.frame_count),))
+    watch = partial(tracked, description=f"clip {segment.clip} {segment.role}", total=segment.frame_count)
+    write_segment(timeline, segment, folder, watch)
+    return StepRecord(outputs=(output_file(folder.unit(segment), segment.frame_count),))
 
 
 @task(**STEP, name="generate-transition")
 def generate_transition(key: str, timeline: Timeline, transition_index: int, folder: RunFolder) -> StepRecord:
     """Let the model render one seam, and encode it as one unit, or as two where a loop divides it."""
     transition = timeline.transitions[transition_index]
-    generated = generate(timeline, transition, find_model(transition.settings.model))
-    frames = tracked(generated.frames, f"seam {transition_index}", transition.frame_count)
-    outputs = []
-    for piece in timeline.pieces_of(transition):
-        path = folder.unit(piece)
-        encode_frames(islice(frames, piece.frame_count), path, timeline.format, piece.frame_count)
-        outputs.append(output_file(path, piece.frame_count))
-    # Drawn once more, the model must have nothing left to give.
-    assert next(frames, None) is None
-    return StepRecord(outputs=tuple(outputs), notes=dict(generated.notes))
+    watch = partial(tracked, description=f"seam {transition_index}", total=transition.frame_count)
+    notes = write_transition(timeline, transition, find_model(transition.settings.model), folder, watch)
+    pieces = timeline.pieces_of(transition)
+    outputs = tuple(output_file(folder.unit(piece), piece.frame_count) for piece in pieces)
+    return StepRecord(outputs=outputs, notes=dict(notes))
 
 
 @task(**STEP, name="join-clips-child")

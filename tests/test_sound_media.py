@@ -17,12 +17,11 @@ import pytest
 import soundfile
 
 from splice.errors import MediaError, RequestError
+from splice.format import LAYOUTS, SAMPLE_RATES
 from splice.media import Part, join_parts, probe_clip
 from splice.media.encode import mux_options
 from splice.media.sound import Decoded, conform_sound, read_sound
 from splice.media.sound_packets import (
-    AAC_RATES,
-    LAYOUTS,
     SoundCodec,
     add_sound_stream,
     copied_sound,
@@ -475,7 +474,7 @@ def test_every_channel_stays_where_it_is(tmp_path: Path, codec: SoundCodec, layo
     assert power.argmax(axis=0).tolist() == list(range(channels))
 
 
-@pytest.mark.parametrize("rate", AAC_RATES)
+@pytest.mark.parametrize("rate", SAMPLE_RATES["aac"])
 def test_aac_is_encoded_at_all_its_rates(tmp_path: Path, rate: int) -> None:
     path = write(tmp_path / "a.mp4", clicks(rate, 0.5, (0.2,)), SoundFormat(rate, "stereo"), "aac")
     with av.open(str(path)) as container:

@@ -9,7 +9,7 @@ from splice.media.encode import ENCODER_REVISION, UNIT_REORDER_FRAMES, encode_fr
 from splice.media.packets import AddSound, Part, Watch, clip_part, count_frames, join_parts
 from splice.media.probe import identify_clip, probe_clip
 from splice.media.read import read_frames, read_output
-from splice.media.sound import channel_count, read_sound
+from splice.media.sound import channel_count, read_sound, silence
 from splice.media.sound_packets import add_sound_stream, copied_sound, encode_sound, read_own_sound
 from splice.media.soundtrack import probe_soundtrack, read_soundtrack
 
@@ -39,6 +39,7 @@ __all__ = [
     "read_own_sound",
     "read_sound",
     "read_soundtrack",
+    "silence",
     "to_rgb",
     "to_yuv",
 ]

@@ -8,7 +8,8 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from splice.errors import RequestError
+from splice.errors import MediaError, RequestError
+from splice.types import Clip
 
 CONTAINERS = "mov,mp4,matroska,webm,mpegts,mpeg,avi"
 """FFmpeg's names of the formats that are opened. Playlists, which lead to other files, are not among them."""
@@ -25,6 +26,14 @@ def require_file(path: str) -> None:
 def open_video(path: str) -> InputContainer:
     """Open a local video of a listed format, and nothing that it refers to. Raises as ``open_local`` does."""
     return open_local(path, CONTAINERS, "a video")
+
+
+def open_clip(clip: Clip) -> InputContainer:
+    """Open a clip again. Raises MediaError where that fails: it was whole when it was probed."""
+    try:
+        return open_video(clip.path)
+    except RequestError as error:
+        raise MediaError(f"{clip.label}: {error}") from error
 
 
 def open_local(path: str, formats: str, kind: str) -> InputContainer:

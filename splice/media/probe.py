@@ -22,6 +22,7 @@ from splice.errors import RequestError
 from splice.media.container import open_video, require_file, video_stream
 from splice.media.cut_points import PacketScan, find_cut_points
 from splice.media.edit_list import edit_list_obstacle
+from splice.media.sound import sound_stream
 from splice.media.tags import read_color_tags
 from splice.request import STANDARD_RATES
 from splice.types import UNKNOWN_SOUND, Clip, ClipIdentity, CutPoints, Sound
@@ -120,12 +121,11 @@ def _probe(index: int, name: str, path: str, identity: ClipIdentity) -> Clip:
 
 
 def _read_sound(container: InputContainer) -> Sound | None:
-    for stream in container.streams.audio:
-        context = stream.codec_context
-        # Some cameras add tracks of codecs of their own.
-        if context is not None:
-            return Sound(context.codec.canonical_name, context.sample_rate, context.layout.name)
-    return UNKNOWN_SOUND if container.streams.audio else None
+    stream = sound_stream(container)
+    if stream is None:
+        return UNKNOWN_SOUND if container.streams.audio else None
+    context = stream.codec_context
+    return Sound(context.codec.canonical_name, context.sample_rate, context.layout.name)
 
 
 def _refuse_missing_data(stream: VideoStream, path: str, size_bytes: int) -> None:

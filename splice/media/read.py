@@ -10,9 +10,9 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from splice.errors import MediaError, RequestError
+from splice.errors import MediaError
 from splice.media.conform import Conformer, deinterlaced
-from splice.media.container import open_video, video_stream
+from splice.media.container import open_clip, video_stream
 from splice.media.encode import timescale
 from splice.types import Clip, ClipIdentity, FrameRange, VideoFormat
 
@@ -96,7 +96,7 @@ def _timed_pictures(clip: Clip, from_seconds: Fraction) -> Iterator[Timed]:
 
 
 def _from_start(clip: Clip) -> Iterator[Timed]:
-    with _open(clip) as container:
+    with open_clip(clip) as container:
         stream = video_stream(container, clip.path)
         first_pts: int | None = None
         count = 0
@@ -114,7 +114,7 @@ def _from_start(clip: Clip) -> Iterator[Timed]:
 def _from_keyframe(clip: Clip, target: int) -> Iterator[Timed]:
     """Pictures from number ``target`` of a clip of constant rate, decoded from the keyframe before it."""
     assert clip.first_pts is not None
-    with _open(clip) as container:
+    with open_clip(clip) as container:
         stream = video_stream(container, clip.path)
         container.seek(clip.first_pts + int(target / (clip.rate * clip.time_base)), stream=stream)
         number: int | None = None
@@ -147,14 +147,6 @@ def _needed(container: InputContainer, stream: VideoStream, clip: Clip, target: 
             is_before = _number_of(clip, packet.pts) < target
             stream.codec_context.skip_frame = "NONREF" if is_before else "DEFAULT"
         yield from packet.decode()
-
-
-def _open(clip: Clip) -> InputContainer:
-    try:
-        return open_video(clip.path)
-    except RequestError as error:
-        # It was whole when it was probed.
-        raise MediaError(f"{clip.label}: {error}") from error
 
 
 def _decoded(pictures: Iterator[av.VideoFrame], clip: Clip) -> Iterator[av.VideoFrame]:

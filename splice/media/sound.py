@@ -20,12 +20,10 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Discard
 
-from splice.errors import MediaError, RequestError
-from splice.media.container import open_video
+from splice.errors import MediaError
+from splice.media.container import open_clip
+from splice.sound import Samples
 from splice.types import Clip, SoundFormat
-
-Samples = npt.NDArray[np.float32]
-"""(channels, samples), -1..1; more where a file holds more, or where a mix of its channels sums up to more."""
 
 JITTER_SECONDS = 0.01
 """Time stamps that differ by less from the count of the samples are only inexact: Matroska's stand in milliseconds."""
@@ -60,11 +58,11 @@ def read_sound(clip: Clip, sound_format: SoundFormat, sample_count: int) -> Iter
             return
         yield block[:, :remaining]
         remaining -= min(remaining, block.shape[1])
-    yield from _silence(channels, remaining, sound_format.sample_rate)
+    yield from silence(channels, remaining, sound_format.sample_rate)
 
 
 def sound_stream(container: InputContainer) -> AudioStream | None:
-    """The first sound stream that can be decoded: the one that the probe reports."""
+    """The first sound stream that can be decoded; some cameras add tracks of codecs of their own."""
     return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
 
 
@@ -130,7 +128,7 @@ def to_frame(packed: npt.NDArray[np.float32] | npt.NDArray[np.int32], layout: st
 
 def _placed(clip: Clip, sound_format: SoundFormat) -> Iterator[Samples]:
     """All of the clip's sound from its first shown frame on."""
-    with _open(clip) as container:
+    with open_clip(clip) as container:
         stream = sound_stream(container)
         if stream is None:
             raise MediaError(f"{clip.label}: had sound when it was probed, and has none now; start again")
@@ -140,7 +138,7 @@ def _placed(clip: Clip, sound_format: SoundFormat) -> Iterator[Samples]:
             return
         late_seconds = 0.0 if first.start_seconds is None else first.start_seconds - float(clip.start_seconds)
         late_samples = round(late_seconds * sound_format.sample_rate)
-        yield from _silence(channel_count(sound_format.layout), max(0, late_samples), sound_format.sample_rate)
+        yield from silence(channel_count(sound_format.layout), max(0, late_samples), sound_format.sample_rate)
         early_samples = max(0, -late_samples)
         for block in conform_sound(chain([first], decoded), sound_format, clip.label):
             if block.shape[1] > early_samples:
@@ -162,15 +160,8 @@ def _gathered(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
         yield np.concatenate(held, axis=1)
 
 
-def _open(clip: Clip) -> InputContainer:
-    try:
-        return open_video(clip.path)
-    except RequestError as error:
-        # It was whole when it was probed.
-        raise MediaError(f"{clip.label}: {error}") from error
-
-
-def _silence(channels: int, count: int, block_samples: int) -> Iterator[Samples]:
+def silence(channels: int, count: int, block_samples: int) -> Iterator[Samples]:
+    """``count`` samples in blocks of ``block_samples`` at most."""
     for start in range(0, count, block_samples):
         yield np.zeros((channels, min(block_samples, count - start)), np.float32)
 
@@ -226,7 +217,7 @@ def _continuous(blocks: Iterable[Decoded]) -> Iterator[Decoded]:
             continue
         late_seconds = start_seconds - due_seconds
         late_samples = round(late_seconds * rate) if abs(late_seconds) > JITTER_SECONDS else 0
-        for gap in _silence(len(block.samples), late_samples, rate):
+        for gap in silence(len(block.samples), late_samples, rate):
             yield Decoded(gap, rate, block.layout, None)
         kept = block.samples[:, max(0, -late_samples) :]
         if kept.size:

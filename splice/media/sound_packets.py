@@ -18,19 +18,11 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from splice.errors import MediaError
-from splice.media.sound import Samples, channel_count, decode_sound, read_only, sound_stream, to_frame
+from splice.media.sound import channel_count, decode_sound, read_only, sound_stream, to_frame
+from splice.sound import SCALE_24_BIT, Samples, quantised
 from splice.types import SoundFormat
 
 SoundCodec = Literal["aac", "flac", "opus"]
-
-AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
-"""Sample rates of AAC, ISO/IEC 14496-3 table 1.18."""
-
-OPUS_RATES = (48000,)
-"""Opus always decodes at 48 kHz (RFC 7845, 5.1); its lower rates would only make a track's length inexact."""
-
-LAYOUTS = ("mono", "stereo", "3.0", "quad", "5.0", "5.0(side)", "5.1", "5.1(side)", "7.1")
-"""What all three codecs can carry, channel for channel."""
 
 # AAC would write channels of unknown meaning, and Opus refuse. The order of the channels is the same.
 _ENCODED_AS = {"5.0(side)": "5.0", "5.1(side)": "5.1"}
@@ -47,9 +39,6 @@ ENCODERS: dict[SoundCodec, tuple[str, str, dict[str, str]]] = {
 }
 
 MAKE_AGAIN = "delete it and run the same command with the same run_id: it is made again"
-
-FLAC_STEPS = 2**23
-"""Steps of 24 bits per unit of amplitude."""
 
 
 def add_sound_stream(output: OutputContainer, sound_format: SoundFormat, codec: SoundCodec) -> AudioStream:
@@ -155,7 +144,7 @@ def _encode_runs(
         if encoder is None:
             encoder = av.CodecContext.create("flac", "w")
             _set_up(encoder, "flac", rate, layout)
-        packets = encoder.encode(_timed(to_frame(_quantised(block).T, layout, rate), position))
+        packets = encoder.encode(_timed(to_frame(_in_32_bits(block).T, layout, rate), position))
         yield from _assigned(packets, stream)
         if ends_run:
             yield from _assigned(encoder.encode(None), stream)
@@ -182,10 +171,9 @@ def _divided(blocks: Iterator[Samples], boundaries: Sequence[int]) -> Iterator[t
         raise ValueError(f"the sound ends at sample {position}, before the boundaries {waiting}")
 
 
-def _quantised(block: Samples) -> npt.NDArray[np.int32]:
-    """24 bits, in the upper bytes of 32: the nearest step, and the outermost where it is louder than full scale."""
-    steps = np.clip(np.rint(block * np.float64(FLAC_STEPS)), -FLAC_STEPS, FLAC_STEPS - 1)
-    return steps.astype(np.int32) << 8
+def _in_32_bits(block: Samples) -> npt.NDArray[np.int32]:
+    """Steps of 24 bits, in the upper bytes."""
+    return (quantised(block) * np.float64(SCALE_24_BIT)).astype(np.int32) << 8
 
 
 def _timed(frame: AudioFrame, position: int) -> AudioFrame:

@@ -9,7 +9,8 @@ import soundfile
 
 from splice.errors import MediaError, RequestError
 from splice.media.container import CONTAINERS, open_local, require_file
-from splice.media.sound import Decoded, Samples, conform_sound, decode_sound, only_numbers, sound_stream
+from splice.media.sound import Decoded, conform_sound, decode_sound, only_numbers, sound_stream
+from splice.sound import Samples
 from splice.types import SoundFormat
 
 SOUND_CONTAINERS = f"{CONTAINERS},wav,w64,aiff,caf,flac,ogg,mp3,aac,ac3,eac3,asf,wv,ape,amr"
