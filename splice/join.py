@@ -94,7 +94,7 @@ def _copied_then_new(stream: Any, timeline: Timeline, sound: JoinSound, predeces
         for packet in copied_sound(predecessor, start):
             packet.stream = stream
             yield packet
-    new = render_pieces(timeline, sound.after)
+    new = render_pieces(timeline, sound.after, predecessor)
     for packet in encode_sound(stream, new, boundaries=[sound.cut - start]):
         packet.pts, packet.dts = (packet.pts or 0) + start, (packet.dts or 0) + start
         yield packet

@@ -90,20 +90,25 @@ def render_join(timeline: Timeline, join: Join, predecessor: Path | None) -> Ite
         kept: Iterable[Samples] = ()
         if predecessor is not None:
             kept = read_own_sound(predecessor, timeline.sound, *sound.kept)
-        blocks = chain(render_pieces(timeline, sound.before), kept, render_pieces(timeline, sound.after))
+        before = render_pieces(timeline, sound.before, predecessor)
+        blocks = chain(before, kept, render_pieces(timeline, sound.after, predecessor))
     return _with_music(timeline, blocks, sound.sample_count)
 
 
-def render_pieces(timeline: Timeline, pieces: Iterable[SoundPiece]) -> Iterator[Samples]:
-    """The samples of ``pieces``, one after the other, in steps of 24 bits."""
-    layout = _Layout(timeline)
+def render_pieces(
+    timeline: Timeline, pieces: Iterable[SoundPiece], predecessor: Path | None = None
+) -> Iterator[Samples]:
+    """The samples of ``pieces``, one after the other, in steps of 24 bits; every clip is decoded once.
+
+    predecessor: the output of the join before, if there is one: of the clip that it ends with it has the very samples.
+    """
+    sources = _Sources(timeline, predecessor)
     for piece in pieces:
         if piece.clip is not None:
-            blocks = _clip_sound(timeline, piece.clip, layout)
-            yield from map(quantised, _cut_blocks(blocks, piece.start, piece.stop))
+            yield from sources.clip(piece.clip).between(piece.start, piece.stop)
         else:
             assert piece.seam is not None, "a piece is a clip's or a seam's"
-            yield quantised(_seam_sound(timeline, piece.seam, layout)[:, piece.start : piece.stop])
+            yield quantised(_seam_sound(timeline, piece.seam, sources)[:, piece.start : piece.stop])
 
 
 class _Layout:
@@ -111,8 +116,9 @@ class _Layout:
 
     def __init__(self, timeline: Timeline) -> None:
         assert timeline.sound is not None
-        self._per_frame = Fraction(timeline.sound.sample_rate) / timeline.format.rate
-        fade_samples = round(FADE_SECONDS * timeline.sound.sample_rate)
+        self._rate = timeline.sound.sample_rate
+        self._per_frame = Fraction(self._rate) / timeline.format.rate
+        fade_samples = round(FADE_SECONDS * self._rate)
         frame = 0
         self.clips: list[tuple[int, int]] = []
         self.gaps: list[int] = []
@@ -138,6 +144,10 @@ class _Layout:
 
     def seam_length(self, seam: int) -> int:
         return self.fades[seam] + self.gaps[seam] + self.fades[seam]
+
+    def wanted(self, seam: int) -> int:
+        """How much of each side a seam makes use of, where there is so much; the seam behind clip n is seam n."""
+        return EXTENSION_SECONDS * self._rate + self.fades[seam]
 
     def cut_of(self, seam: int) -> int:
         """Where the sound of a seam begins."""
@@ -171,22 +181,94 @@ class _Layout:
         return JoinSound((SoundPiece(None, seam, wrapped, length),), kept, tuple(pieces), None)
 
 
-def _clip_sound(timeline: Timeline, clip: int, layout: _Layout) -> Iterator[Samples]:
-    assert timeline.sound is not None
-    return read_sound(timeline.clips[clip], timeline.sound, layout.length(clip))
+class _Sources:
+    """The sounds of a timeline's clips, for pieces in their order."""
+
+    def __init__(self, timeline: Timeline, predecessor: Path | None) -> None:
+        assert timeline.sound is not None
+        self.layout = _Layout(timeline)
+        self._timeline, self._format, self._predecessor = timeline, timeline.sound, predecessor
+        self._open: dict[int, _ClipSound] = {}
+
+    def clip(self, clip: int) -> _ClipSound:
+        """The clip's sound, from where it was left."""
+        if clip not in self._open:
+            blocks = read_sound(self._timeline.clips[clip], self._format, self.layout.length(clip))
+            self._open[clip] = _ClipSound(map(quantised, blocks), self.layout.wanted(clip))
+        return self._open[clip]
+
+    def sides(self, seam: int) -> tuple[Samples, Samples]:
+        """The end of the clip before a seam, and the beginning of the one behind it, as long as a seam makes use of."""
+        transition = self._timeline.transitions[seam]
+        wanted = self.layout.wanted(seam)
+        left = self._end(transition.left.clip, wanted)
+        # A loop comes back to a clip that may have been read to its end.
+        self._open.pop(transition.left.clip, None)
+        return left, self.clip(transition.right.clip).first(wanted)
+
+    def _end(self, clip: int, wanted: int) -> Samples:
+        start, stop = self.layout.clips[clip]
+        untouched = stop - start - (self.layout.fades[clip - 1] if clip else 0)
+        if self._predecessor is None or clip in self._open or untouched < wanted:
+            return self.clip(clip).end()
+        return np.concatenate(list(read_own_sound(self._predecessor, self._format, stop - wanted, stop)), axis=1)
 
 
-def _seam_sound(timeline: Timeline, seam: int, layout: _Layout) -> Samples:
+class _ClipSound:
+    """A clip's sound, decoded once and forwards: its beginning, what is between two samples, its end."""
+
+    def __init__(self, blocks: Iterator[Samples], end_samples: int) -> None:
+        self._blocks = blocks
+        self._end_samples = end_samples
+        self._recent: deque[Samples] = deque()
+        self._recent_samples = 0
+
+    def first(self, count: int) -> Samples:
+        """At most ``count`` samples from the first one on; to be asked before anything else."""
+        held, total = [], 0
+        for block in self._blocks:
+            held.append(block)
+            total += block.shape[1]
+            if total >= count:
+                break
+        self._blocks = chain(held, self._blocks)
+        return np.concatenate(held, axis=1)[:, :count]
+
+    def between(self, start: int, stop: int) -> Iterator[Samples]:
+        """Samples start .. stop, once."""
+        position = 0
+        for block in self._remembered():
+            wanted = block[:, max(0, start - position) : max(0, stop - position)]
+            position += block.shape[1]
+            if wanted.shape[1]:
+                yield wanted
+            if position >= stop:
+                return
+
+    def end(self) -> Samples:
+        """At most ``end_samples`` up to the last one."""
+        for _ in self._remembered():
+            pass
+        return np.concatenate(self._recent, axis=1)[:, -self._end_samples :]
+
+    def _remembered(self) -> Iterator[Samples]:
+        """What is left, of which the end is kept."""
+        for block in self._blocks:
+            self._recent.append(block)
+            self._recent_samples += block.shape[1]
+            while self._recent_samples - self._recent[0].shape[1] >= self._end_samples:
+                self._recent_samples -= self._recent.popleft().shape[1]
+            yield block
+
+
+def _seam_sound(timeline: Timeline, seam: int, sources: _Sources) -> Samples:
     """From ``fade`` samples before the end of the left clip to ``fade`` samples behind the start of the right one."""
     assert timeline.sound is not None
-    rate, fade, gap = timeline.sound.sample_rate, layout.fades[seam], layout.gaps[seam]
-    transition = timeline.transitions[seam]
-    wanted = EXTENSION_SECONDS * rate + fade
-    left = _last_samples(_clip_sound(timeline, transition.left.clip, layout), wanted)
-    right = _first_samples(_clip_sound(timeline, transition.right.clip, layout), wanted)
+    fade, gap = sources.layout.fades[seam], sources.layout.gaps[seam]
+    left, right = sources.sides(seam)
     if timeline.audio == "silence":
         return silence_seam(left, right, gap, fade)
-    return bridge_seam(left, right, gap, fade, rate)
+    return bridge_seam(left, right, gap, fade, timeline.sound.sample_rate)
 
 
 def _with_music(timeline: Timeline, blocks: Iterator[Samples], sample_count: int) -> Iterator[Samples]:
@@ -197,30 +279,3 @@ def _with_music(timeline: Timeline, blocks: Iterator[Samples], sample_count: int
     music = looped(lambda: read_soundtrack(path, sound), round(FADE_SECONDS * sound.sample_rate))
     fading = faded_out(music, sample_count, round(SOUNDTRACK_FADE_SECONDS * sound.sample_rate))
     return laid_under(blocks, fading, soundtrack.gain_db)
-
-
-def _cut_blocks(blocks: Iterator[Samples], start: int, stop: int) -> Iterator[Samples]:
-    """Samples start .. stop of what ``blocks`` make up."""
-    position = 0
-    for block in blocks:
-        wanted = block[:, max(0, start - position) : max(0, stop - position)]
-        if wanted.shape[1]:
-            yield wanted
-        position += block.shape[1]
-        if position >= stop:
-            return
-
-
-def _last_samples(blocks: Iterator[Samples], count: int) -> Samples:
-    held: deque[Samples] = deque()
-    total = 0
-    for block in blocks:
-        held.append(block)
-        total += block.shape[1]
-        while total - held[0].shape[1] >= count:
-            total -= held.popleft().shape[1]
-    return np.concatenate(held, axis=1)[:, -count:]
-
-
-def _first_samples(blocks: Iterator[Samples], count: int) -> Samples:
-    return np.concatenate(list(_cut_blocks(blocks, 0, count)), axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -75,7 +74,7 @@ def join_parts(
         with _open(_template(runs)) as template, av.open(str(partial), "w", options=options) as output:
             stream = _add_video(output, template, rate, in_band)
             pictures = watch(_stamped(runs, stream, rate, in_band, reorder_frames, sizes))
-            tracks = heapq.merge(pictures, add_sound(output), key=_decode_seconds) if add_sound else pictures
+            tracks = _interleaved(pictures, add_sound(output)) if add_sound else pictures
             for packet in tracks:
                 output.mux_one(packet)
         if (written := count_frames(partial)) != len(sizes):
@@ -145,10 +144,22 @@ def _stamped(
         offset += len(run.frames)
 
 
-def _decode_seconds(packet: Packet[Any]) -> float:
-    assert packet.dts is not None, "packets are stamped before they are sorted"
-    time_base = packet.time_base
-    return packet.dts * time_base.numerator / time_base.denominator
+def _interleaved(pictures: Iterator[Packet[Any]], sound: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+    """The packets of both tracks, each of one time base, in the order of their decoding times."""
+    waiting = next(sound, None)
+    ratio: Fraction | None = None
+    for picture in pictures:
+        if waiting is not None and ratio is None:
+            # Once, and then in integers: PyAV makes a fraction anew each time that it is asked.
+            ratio = waiting.time_base / picture.time_base
+            whole, part = ratio.numerator, ratio.denominator
+        while waiting is not None and (waiting.dts or 0) * whole < (picture.dts or 0) * part:
+            yield waiting
+            waiting = next(sound, None)
+        yield picture
+    if waiting is not None:
+        yield waiting
+    yield from sound
 
 
 def _packets(run: Part, rate: Fraction, in_band: bool) -> Iterator[tuple[int, Packet[VideoStream]]]:
