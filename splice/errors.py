@@ -3,7 +3,9 @@
     SpliceError
     +-- RequestError (also a ValueError)   the request can't be carried out as it stands; the user can change it
     +-- MediaError                         a file can't be read or written as it should be
+    |   +-- TransferError                  it could not be fetched or stored now; the same thing may work later
     +-- GenerationError                    a transition model did not keep its promise
+        +-- RecipeMismatch                 seams are made by another version of the code here than was asked for
 
 Every message says what, where, got, needed, and the remedy.
 """
@@ -34,5 +36,16 @@ class MediaError(SpliceError):
     """A media file can't be read or written as it should be."""
 
 
+class TransferError(MediaError):
+    """A file could not be fetched or stored for a cause that may pass: what a retry is for.
+
+    A connection that was cut or timed out, a server that is overloaded or away, a file that changed meanwhile.
+    """
+
+
 class GenerationError(SpliceError):
     """A transition model did not keep its promise: wrong count, size or type of frames."""
+
+
+class RecipeMismatch(GenerationError):
+    """A seam was asked for by another version of the code than this one: its frames would not be those of the run."""
