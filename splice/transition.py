@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from splice.errors import GenerationError
 from splice.guide import read_guide
 from splice.media import mix_frames, read_frames, to_yuv
-from splice.models.protocol import Frame, Guide, TransitionModel
+from splice.models.protocol import Frame, Guide, ModelSettings, Rendering, TransitionModel
 from splice.types import Timeline, Transition
 
 if TYPE_CHECKING:
@@ -34,11 +34,20 @@ def generate_transition(timeline: Timeline, transition: Transition, model: Trans
     clip can't be read.
     """
     guide = read_guide(timeline, transition)
-    rendering = model.render(guide, transition.settings.model_settings)
-    rendered = _checked(rendering.frames, guide, model)
+    return lay_rendering(timeline, transition, render_guide(guide, transition.settings.model_settings, model))
+
+
+def render_guide(guide: Guide, settings: ModelSettings, model: TransitionModel) -> Rendering:
+    """Let ``model`` render a guide. While they are drawn, its frames are checked: GenerationError as above."""
+    rendering = model.render(guide, settings)
+    return Rendering(_checked(rendering.frames, guide, model), rendering.notes)
+
+
+def lay_rendering(timeline: Timeline, transition: Transition, rendering: Rendering) -> GeneratedTransition:
+    """Lay what a model rendered, here or elsewhere, between the originals. Raises MediaError as above."""
     # Of the rendered context only what is blended is of use: the originals are better.
-    skipped = len(guide.left) - len(transition.blend_left) if model.spec.renders_context else 0
-    return GeneratedTransition(_blended(timeline, transition, islice(rendered, skipped, None)), rendering.notes)
+    skipped = len(transition.left) - len(transition.blend_left) if transition.spec.renders_context else 0
+    return GeneratedTransition(_blended(timeline, transition, islice(rendering.frames, skipped, None)), rendering.notes)
 
 
 def _checked(frames: Iterator[Frame], guide: Guide, model: TransitionModel) -> Iterator[Frame]:

@@ -8,7 +8,7 @@ from itertools import islice
 from splice.layout import RunFolder
 from splice.media import Watch, encode_frames, read_frames
 from splice.models.protocol import TransitionModel
-from splice.transition import generate_transition
+from splice.transition import GeneratedTransition, generate_transition
 from splice.types import Segment, Timeline, Transition
 
 
@@ -28,7 +28,17 @@ def write_transition(
 
     watch: sees every frame. Returns what the model has to say for the report. Raises as ``generate_transition`` does.
     """
-    generated = generate_transition(timeline, transition, model)
+    return write_generated(timeline, transition, generate_transition(timeline, transition, model), folder, watch)
+
+
+def write_generated(
+    timeline: Timeline,
+    transition: Transition,
+    generated: GeneratedTransition,
+    folder: RunFolder,
+    watch: Watch = iter,
+) -> Mapping[str, str | float]:
+    """``write_transition`` for a seam that was rendered here or elsewhere. Raises what drawing its frames raises."""
     frames = watch(generated.frames)
     for piece in timeline.pieces_of(transition):
         part = islice(frames, piece.frame_count)

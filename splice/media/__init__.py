@@ -6,6 +6,7 @@ from splice.media.atomic import PARTIAL_PREFIX, atomic_output
 from splice.media.blend import mix_frames
 from splice.media.color import to_rgb, to_yuv
 from splice.media.encode import ENCODER_REVISION, UNIT_REORDER_FRAMES, encode_frames
+from splice.media.lossless import ANEW, LosslessVideo, open_lossless, write_lossless
 from splice.media.packets import AddSound, Part, Watch, clip_part, count_frames, join_parts
 from splice.media.probe import identify_clip, probe_clip
 from splice.media.read import read_frames, read_output
@@ -14,10 +15,12 @@ from splice.media.sound_packets import add_sound_stream, copied_sound, encode_so
 from splice.media.soundtrack import probe_soundtrack, read_soundtrack
 
 __all__ = [
+    "ANEW",
     "ENCODER_REVISION",
     "PARTIAL_PREFIX",
     "UNIT_REORDER_FRAMES",
     "AddSound",
+    "LosslessVideo",
     "Part",
     "VideoFrame",
     "Watch",
@@ -32,6 +35,7 @@ __all__ = [
     "identify_clip",
     "join_parts",
     "mix_frames",
+    "open_lossless",
     "probe_clip",
     "probe_soundtrack",
     "read_frames",
@@ -42,4 +46,5 @@ __all__ = [
     "silence",
     "to_rgb",
     "to_yuv",
+    "write_lossless",
 ]

@@ -1,0 +1,143 @@
+"""A seam on its way: its context frames to a machine that has a GPU and no footage, and the rendered frames back.
+
+Either is one file, lossless and all-intra: **handles** (what the model sees, and what is asked of it) and the
+**window** (what it rendered).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from splice.errors import GenerationError, MediaError
+from splice.guide import read_guide
+from splice.media import ANEW, LosslessVideo, open_lossless, write_lossless
+from splice.models.protocol import Frame, Guide, ModelSettings, Rendering, TransitionModel
+from splice.transition import GeneratedTransition, lay_rendering, render_guide
+from splice.types import Timeline, Transition
+
+
+class _Note(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+
+
+class Handles(_Note):
+    """What stands beside the context frames. left_frames, right_frames: how many there are of each side, left first.
+
+    revision: of the model that the run was planned with. pixels_sha256: hexadecimal, of all frames one after another.
+    """
+
+    kind: Literal["handles"] = "handles"
+    left_frames: int
+    right_frames: int
+    gap_frames: int
+    rate: Fraction
+    pixels_sha256: str
+    model: str
+    revision: str
+    settings: ModelSettings
+
+
+class Window(_Note):
+    """What stands beside the rendered frames. notes: what the model has to say for the report."""
+
+    kind: Literal["window"] = "window"
+    frames: int
+    notes: dict[str, str | float]
+
+
+Note = TypeVar("Note", bound=_Note)
+
+
+def write_handles(timeline: Timeline, transition: Transition, path: Path) -> None:
+    """Write all that a model needs for one seam: complete or absent. Raises MediaError as ``read_guide`` does."""
+    guide = read_guide(timeline, transition)
+    handles = Handles(
+        left_frames=len(guide.left),
+        right_frames=len(guide.right),
+        gap_frames=guide.gap_frames,
+        rate=guide.rate,
+        pixels_sha256=_digest(chain(guide.left, guide.right)),
+        model=transition.spec.name,
+        revision=transition.spec.revision,
+        settings=transition.settings.model_settings,
+    )
+    write_lossless(chain(guide.left, guide.right), path, guide.rate, handles.model_dump_json())
+
+
+def read_handles(path: Path) -> tuple[Guide, Handles]:
+    """What ``write_handles`` wrote, bit for bit. Raises MediaError where the file is missing, damaged or foreign."""
+    video = open_lossless(path)
+    handles = _parse(video, Handles)
+    pictures = list(video.read(handles.left_frames + handles.right_frames))
+    if _digest(pictures) != handles.pixels_sha256:
+        raise MediaError(f"{path}: its frames are not those that were written; {ANEW}")
+    left, right = np.stack(pictures[: handles.left_frames]), np.stack(pictures[handles.left_frames :])
+    return Guide(left, right, handles.gap_frames, handles.rate), handles
+
+
+def render_handles(path: Path, window: Path, model: TransitionModel) -> Window:
+    """Let ``model`` render a seam, frame by frame into the file ``window``: complete or absent.
+
+    Raises GenerationError: the model is another one than was planned with, or breaks its promise; MediaError as
+    ``read_handles`` does.
+    """
+    guide, handles = read_handles(path)
+    asked, here = (handles.model, handles.revision), (model.spec.name, model.spec.revision)
+    if asked != here:
+        raise GenerationError(
+            f"{path}: is for {asked[0]} of revision {asked[1]}, here is {here[0]} of revision {here[1]}; install the "
+            f"same version of the model on every machine"
+        )
+    rendering = render_guide(guide, handles.settings, model)
+    frames = guide.window_frames if model.spec.renders_context else guide.gap_frames
+    made = Window(frames=frames, notes=dict(rendering.notes))
+    write_lossless(rendering.frames, window, guide.rate, made.model_dump_json())
+    return made
+
+
+def lay_window(timeline: Timeline, transition: Transition, window: Path) -> GeneratedTransition:
+    """Lay a rendered window between the originals: the frames that ``generate_transition`` would give.
+
+    Raises MediaError where the file is missing, foreign, or for another seam; while its frames are drawn, where it
+    is damaged, or a clip can't be read.
+    """
+    video = open_lossless(window)
+    made = _parse(video, Window)
+    context = len(transition.left) + len(transition.right) if transition.spec.renders_context else 0
+    size = (timeline.format.height, timeline.format.width, 3)
+    needed = (context + transition.gap_frame_count, size, np.dtype(_levels(timeline)))
+    if (made.frames, video.shape, video.dtype) != needed:
+        raise MediaError(
+            f"{window}: holds {made.frames} frames of {video.dtype} {video.shape}, seam {transition.join} needs "
+            f"{needed[0]} of {needed[2]} {needed[1]}; {ANEW}"
+        )
+    return lay_rendering(timeline, transition, Rendering(video.read(made.frames), made.notes))
+
+
+def _levels(timeline: Timeline) -> type[np.generic]:
+    return np.uint8 if timeline.format.bit_depth == 8 else np.uint16
+
+
+def _parse(video: LosslessVideo, kind: type[Note]) -> Note:
+    try:
+        return kind.model_validate_json(video.note)
+    except ValidationError as error:
+        name = kind.__name__.lower()
+        raise MediaError(f"{video.path}: is no {name} file of this version of the program; {ANEW}") from error
+
+
+def _digest(pictures: Iterable[Frame]) -> str:
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(np.ascontiguousarray(picture).data)
+    return digest.hexdigest()
