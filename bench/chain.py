@@ -18,7 +18,7 @@ from splice.layout import RunFolder
 from splice.models.protocol import TransitionModel
 from splice.models.registry import find_model
 from splice.request import parse_request
-from splice.survey import plan_request
+from splice.survey import local_files, plan_request
 from splice.types import ClipIdentity, Timeline
 from splice.units import write_segment, write_transition
 
@@ -27,7 +27,7 @@ def join(clips: Sequence[Path], folder: Path, **parameters: Any) -> Path:
     """Join clips by a request's parameters; returns the final video."""
     sources = [{"url": str(path)} for path in clips]
     request = parse_request({"clip_list": sources, "run_id": "bench", "model": "crossfade", **parameters})
-    timeline = plan_request(request, identify=_unhashed)
+    timeline = plan_request(request, local_files(request, _unhashed))
     names = {transition.settings.model for transition in timeline.transitions}
     return execute(timeline, {name: find_model(name) for name in names}, RunFolder(folder))[-1]
 

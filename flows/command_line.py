@@ -26,11 +26,13 @@ from prefect.settings import (
 )
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from splice.errors import RequestError
+from splice.errors import MediaError, RequestError
 from splice.records import JoinResult
 from splice.request import JoinRequest, parse_request
-from splice.survey import plan_request
-from splice.types import Timeline
+from splice.storage import redacted
+from splice.survey import fetch_file, find_specs, local_files, locate_files, plan_request
+from splice.types import SourceFile, Timeline
+from tasks.access import access_for
 from tasks.progress import display, interrupted
 
 from flows.join_clips import join_clips
@@ -67,7 +69,7 @@ _HELP = {
     "enhance_prompt": "Let a model write each join's prompt. Not available yet.",
     "max_seam_score": "Try a seam that is worse again. Not available yet.",
     "quality_retries": "How often. Not available yet.",
-    "gpu_deployment": "Where seams are generated. Not available yet.",
+    "gpu_deployment": "Where seams are generated, for example generate-transition/gpu; left out: in this process.",
     "max_seams_in_flight": "Seams on a pool at once.",
     "aspect_ratio": "W:H; standardises by centre crop.",
     "resolution": "WxH of the result; left out: the first clip's.",
@@ -78,15 +80,18 @@ _HELP = {
     "soundtrack_gain_db": "Its gain in dB.",
     "audio_codec": "Codec of the result's sound: aac, flac or opus.",
     "strategy": "'sequential' writes every join, 'parallel' stitches everything at once.",
-    "output_base_dir": "The result goes to join_clips_run_{run_id} in this folder.",
+    "output_base_dir": "The result goes to join_clips_run_{run_id} in this folder, or s3://bucket/prefix.",
     "run_id": "Identity of the run: the same id is the same work, never done twice. Left out: a new one.",
     "per_join_settings": "JSON file with a list of settings; entry k overrides settings of join k.",
 }
 
 
+_CLIPS = "The videos to join, in order, at least 2: paths, s3:// or http(s)://."
+
+
 @app.command()
 def main(
-    clips: Annotated[list[str], typer.Argument(help="The videos to join, in order; at least 2.", show_default=False)],
+    clips: Annotated[list[str], typer.Argument(help=_CLIPS, show_default=False)],
     context_frame_count: Annotated[int | None, _option("context_frame_count", "--context-frames")] = None,
     gap_frame_count: Annotated[int | None, _option("gap_frame_count", "--gap-frames")] = None,
     replace_mode: Annotated[bool | None, _option("replace_mode", "--replace-mode/--insert-mode")] = None,
@@ -128,9 +133,12 @@ def main(
     try:
         parameters = _parameters(options)
         request = parse_request(parameters)
-        timeline = plan_request(request)
+        find_specs(request)
+        timeline = plan_request(request, _find_files(request))
     except RequestError as error:
         _stop(str(error), EXIT_BAD_REQUEST)
+    except MediaError as error:
+        _stop(str(error), EXIT_FAILED)
     _finish(_run(parameters, timeline), request, as_json)
 
 
@@ -178,6 +186,15 @@ def _read_settings(path: str) -> Any:
         raise RequestError(f"per_join_settings: {path}: {error.strerror}; give a JSON file") from error
     except ValueError as error:
         raise RequestError(f"per_join_settings: {path} is no JSON: {error}; needed: a list of settings") from error
+
+
+def _find_files(request: JoinRequest) -> dict[str, SourceFile]:
+    access = access_for(request)
+    files = local_files(request)
+    for url, located in locate_files(request, access).items():
+        console.print(f"fetching {redacted(url)} ({located.size_bytes / 1e6:.1f} MB)")
+        files[url] = fetch_file(url, located, access)
+    return files
 
 
 def _run(parameters: dict[str, Any], timeline: Timeline) -> State[Any]:

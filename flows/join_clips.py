@@ -21,11 +21,25 @@ from splice.layout import RunFolder
 from splice.recipe import recipe_version, step_digests
 from splice.records import JoinResult, RequestRecord, StepRecord, request_record
 from splice.request import AspectRatio, ClipSource, FrameSize, JoinRequest, PerJoinSettings, RunId, parse_request
-from splice.survey import plan_request
-from splice.types import Join, Timeline, Transition
-from tasks.guard import hold_run
+from splice.storage import RemoteIdentity, S3Access
+from splice.survey import find_specs, local_files, locate_files, plan_request
+from splice.types import Join, SourceFile, Timeline, Transition
+from tasks.access import access_for, access_to
+from tasks.artifacts import show_joins, show_progress, show_result, show_seams, start_progress
+from tasks.deployments import require_deployment
+from tasks.guard import hold_run, other_live_runs
+from tasks.pool import cancel_children_of, generate_on_pool
+from tasks.progress import stopping_with_the_flow
 from tasks.records import read_record, record_key
-from tasks.steps import generate_transition, join_clips_child, prepare_clip, publish_result, record_request
+from tasks.steps import (
+    fetch_source,
+    generate_transition,
+    join_clips_child,
+    prepare_clip,
+    publish_result,
+    record_request,
+    write_request,
+)
 
 Futures = dict[str, PrefectFuture[Any]]
 Submit = Callable[..., PrefectFuture[Any]]
@@ -35,6 +49,8 @@ Submit = Callable[..., PrefectFuture[Any]]
     name="join-clips",
     flow_run_name="join-clips {run_id}",
     task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1),  # type: ignore[arg-type] # Prefect's own stubs
+    on_cancellation=[cancel_children_of],
+    on_crashed=[cancel_children_of],
 )
 def join_clips(
     clip_list: list[ClipSource],
@@ -73,7 +89,7 @@ def join_clips(
     """Join clips into one video, with a generated transition at every seam.
 
     Args:
-        clip_list: at least 2 clips, each with a `url` (a path on this machine) and, if you like, a `name`
+        clip_list: at least 2 clips, each with a `url` (a path, s3:// or http(s)://) and, if you like, a `name`
         run_id: identity of the run: the same id is the same work, never done twice
         context_frame_count: frames of each side that the model sees
         gap_frame_count: frames generated at each seam
@@ -83,51 +99,104 @@ def join_clips(
         negative_prompt: what it is told to avoid; empty: the model's own
         model: flow_morph or crossfade run on any CPU
         seed: empty: derived from run_id and join, and recorded
+        gpu_deployment: where seams are generated, generate-transition/gpu on a fleet; empty: in this process
+        max_seams_in_flight: seams that wait for that pool at once
         aspect_ratio: W:H, standardises by centre crop
         resolution: [width, height] of the result; empty: the first clip's
         fps: frame rate of the result; empty: the first clip's
         loop: a last join leads from the last clip back to the first
         audio: what the sound does across a seam: bridge it with room tone, fall silent, or no sound at all (drop)
-        soundtrack: path of music laid under the result, repeated or cut to its length
+        soundtrack: path or url of music laid under the result, repeated or cut to its length
         soundtrack_gain_db: of the music alone
         audio_codec: of the result's sound
         strategy: sequential writes every join; parallel stitches everything at once, for long lists
-        output_base_dir: the result goes to join_clips_run_{run_id} in this folder
+        output_base_dir: the result goes to join_clips_run_{run_id} in this folder, or s3://bucket/prefix
         per_join_settings: entry k overrides settings of join k
     """
     request = parse_request(locals())
-    timeline = plan_request(request)
+    find_specs(request)
+    if request.gpu_deployment is not None:
+        require_deployment("gpu_deployment", request.gpu_deployment)
+    access = access_for(request)
+    located = locate_files(request, access)
+    if ended := recall_end(request, located):
+        return ended
+    files = find_files(request, located, access)
+    timeline = plan_request(request, files)
     folder = RunFolder.of(request.output_base_dir, run_id)
-    with hold_run(folder) as is_held:
-        return work_once(request, timeline, folder) if is_held else already_in_progress(run_id, folder, timeline)
+    with hold_run(run_id, folder) as is_held:
+        if not is_held:
+            return already_in_progress(run_id, folder, timeline)
+        asked = request_record(request, {url: file.identity for url, file in files.items()}, recipe_version())
+        return work_once(request, asked, timeline, folder)
 
 
-def work_once(request: JoinRequest, timeline: Timeline, folder: RunFolder) -> State[Any]:
-    """Refuse a run_id that stands for something else, return a finished result, or do what is left to do."""
-    run_id = request.run_id
-    asked = request_record(request, timeline, recipe_version())
-    stored = recall_request(run_id, asked)
+def recall_end(request: JoinRequest, located: dict[str, RemoteIdentity]) -> State[Any] | None:
+    """How the run ends at once, without a download: finished before, or its run_id stands for something else."""
+    stored = read_record(record_key(request.run_id, "request"), RequestRecord)
+    identities = stored.recalled(request, located) if stored else None
+    if stored is None or identities is None:
+        return None
+    return end_of(request.run_id, stored, request_record(request, identities, recipe_version()))
+
+
+def end_of(run_id: str, stored: RequestRecord, asked: RequestRecord) -> State[Any] | None:
+    """How the run ends without any work, if it does."""
     if difference := stored.difference(asked):
         taken = RequestError(f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
         return Failed(message=str(taken), data=taken)
     if result := finished_result(run_id):
         return Completed(message=f"Already finished: {result.output.path}", data=result)
-    return work(timeline, run_id, folder)
+    return None
 
 
-def work(timeline: Timeline, run_id: str, folder: RunFolder) -> State[Any]:
+def find_files(
+    request: JoinRequest, located: dict[str, RemoteIdentity], access: S3Access | None
+) -> dict[str, SourceFile]:
+    """Every file on this machine, by url."""
+    fetched = {url: fetch_source.submit(url, identity, access) for url, identity in located.items()}
+    return {**local_files(request), **{url: future.result() for url, future in fetched.items()}}
+
+
+def work_once(request: JoinRequest, asked: RequestRecord, timeline: Timeline, folder: RunFolder) -> State[Any]:
+    """Refuse a run_id that stands for something else, return a finished result, or do what is left to do."""
+    stored = recall_request(request.run_id, asked)
+    if ended := end_of(request.run_id, stored, asked):
+        return ended
+    write_request(asked, folder)
+    return work(request, timeline, folder)
+
+
+def work(request: JoinRequest, timeline: Timeline, folder: RunFolder) -> State[Any]:
     """Do every step that is not done yet, and say how the run ends."""
+    run_id = request.run_id
     keys = {step: record_key(run_id, step, digest) for step, digest in step_digests(timeline).items()}
     submit = partial(submit_step, keys, find_stale(timeline, keys, folder))
-    made = submit_units(timeline, submit, folder)
-    joins = submit_joins(timeline, submit, made, folder)
-    wait([*made.values(), *joins.values()])
+    # Who waits for a pool needs no core: many may, beside the few that work.
+    waiters: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=request.max_seams_in_flight)
+    with waiters, stopping_with_the_flow():
+        made = submit_segments(timeline, submit, folder) | submit_seams(request, timeline, submit, folder, waiters)
+        joins = submit_joins(timeline, submit, made, folder)
+        wait_for(run_id, joins)
+        wait([*made.values()])
+    show_joins(run_id, timeline, folder, {name: str(future.state.name) for name, future in joins.items()})
+    show_seams(run_id, timeline, folder)
     if reason := first_failure(timeline, made, joins):
         return Failed(message=reason)
     result = publish_result.with_options(refresh_cache=True)(
         record_key(run_id, "result"), run_id, [future.result() for future in joins.values()]
     )
+    show_result(result)
     return Completed(message=f"Finished: {result.output.path}", data=result)
+
+
+def wait_for(run_id: str, joins: Futures) -> None:
+    """Until every join has ended, with a bar in the UI."""
+    bar = start_progress(run_id, len(joins))
+    for done, future in enumerate(joins.values(), 1):
+        future.wait()
+        if future.state.is_completed():
+            show_progress(bar, done / len(joins))
 
 
 def recall_request(run_id: str, asked: RequestRecord) -> RequestRecord:
@@ -143,12 +212,15 @@ def recall_request(run_id: str, asked: RequestRecord) -> RequestRecord:
 def finished_result(run_id: str) -> JoinResult | None:
     """The stored result, if its videos are still what they were."""
     result = read_record(record_key(run_id, "result"), JoinResult)
-    return result if result and all(joined.is_intact() for joined in result.joins) else None
+    return result if result and all(joined.is_intact(access_to(joined.path)) for joined in result.joins) else None
 
 
 def already_in_progress(run_id: str, folder: RunFolder, timeline: Timeline) -> State[Any]:
+    """The state in which a run ends where another one is at the same work."""
+    holder = next(iter(other_live_runs(run_id)), None)
+    where = f"by flow run {holder.name!r} ({holder.id})" if holder else "in another process"
     done = sum(folder.joined_output(join.name).exists() for join in timeline.joins)
-    message = f"run {run_id} is in progress in another process: {done} of {len(timeline.joins)} joins are complete"
+    message = f"run {run_id} is in progress {where}: {done} of {len(timeline.joins)} joins are complete"
     return Completed(name="AlreadyInProgress", message=message)
 
 
@@ -158,21 +230,35 @@ def find_stale(timeline: Timeline, keys: dict[str, str], folder: RunFolder) -> s
     Joins from the first one whose output is not intact, and what those are made of.
     """
     records = {step: read_record(key, StepRecord) for step, key in keys.items()}
-    intact = {step: record is not None and record.is_intact_in(folder) for step, record in records.items()}
+    access = access_to(folder.url)
+    intact = {step: record is not None and record.is_intact_in(folder, access) for step, record in records.items()}
     names = [join.name for join in timeline.joins]
     first = next((k for k, name in enumerate(names) if not intact[name]), len(names))
     needed = {unit.step for join in timeline.joins[first:] for unit in join.encoded_units}
     return set(names[first:]) | {step for step in needed if not intact[step]}
 
 
-def submit_units(timeline: Timeline, submit: Submit, folder: RunFolder) -> Futures:
-    """Every piece of a clip that is encoded and every transition: they depend on no join, and may all run at once."""
+def submit_segments(timeline: Timeline, submit: Submit, folder: RunFolder) -> Futures:
+    """Every piece of a clip that is encoded: they depend on no join, and may all run at once."""
+    return {
+        segment.name: submit(prepare_clip, segment.name, timeline=quote(timeline), segment=segment, folder=folder)
+        for join in timeline.joins
+        for segment in join.encoded_segments
+    }
+
+
+def submit_seams(
+    request: JoinRequest, timeline: Timeline, submit: Submit, folder: RunFolder, waiters: ThreadPoolTaskRunner[Any]
+) -> Futures:
+    """Every transition, here or on the pool: they depend on no join either."""
     futures: Futures = {}
-    for join in timeline.joins:
-        for segment in join.encoded_segments:
-            futures[segment.name] = submit(prepare_clip, segment.name, quote(timeline), segment, folder)
-        for name, transition in transitions_of(join).items():
-            futures[name] = submit(generate_transition, name, quote(timeline), transition.join, folder)
+    for name, transition in (item for join in timeline.joins for item in transitions_of(join).items()):
+        seam = {"timeline": quote(timeline), "transition_index": transition.join, "folder": folder}
+        if request.gpu_deployment is None:
+            futures[name] = submit(generate_transition, name, **seam)
+        else:
+            pool = {"deployment": request.gpu_deployment, "run_id": request.run_id}
+            futures[name] = submit(generate_on_pool, name, runner=waiters, **seam, **pool)
     return futures
 
 
@@ -184,8 +270,8 @@ def submit_joins(timeline: Timeline, submit: Submit, made: Futures, folder: RunF
         predecessor = futures[join.name] = submit(
             join_clips_child,
             join.name,
-            quote(timeline),
-            folder,
+            timeline=quote(timeline),
+            folder=folder,
             join_index=index,
             is_first_join=index == 0,
             is_last_join=join is timeline.joins[-1],
@@ -206,12 +292,21 @@ def transitions_of(join: Join) -> dict[str, Transition]:
 
 
 def submit_step(
-    keys: dict[str, str], stale: set[str], step: Task[..., Any], name: str, *arguments: Any, **more: Any
+    keys: dict[str, str],
+    stale: set[str],
+    step: Task[..., Any],
+    name: str,
+    runner: ThreadPoolTaskRunner[Any] | None = None,
+    **parameters: Any,
 ) -> PrefectFuture[Any]:
-    """Submit a step under its name and key; the record of a stale one is not believed."""
+    """Submit a step under its name and key; the record of a stale one is not believed. runner: else the flow's own."""
     # Both names: that of the run is not rendered for a step that never gets to start.
     chosen = step.with_options(name=name, task_run_name=name, refresh_cache=name in stale)
-    future: PrefectFuture[Any] = chosen.submit(keys[name], *arguments, **more)
+    future: PrefectFuture[Any]
+    if runner is None:
+        future = chosen.submit(keys[name], **parameters)
+    else:
+        future = runner.submit(chosen, {"key": keys[name], **parameters})
     return future
 
 

@@ -13,6 +13,12 @@ from splice.media import atomic_output, read_output, to_rgb
 from splice.models.protocol import Frame
 from splice.types import FrameRange, Join, Timeline, Transition, TransitionPiece
 
+MOST_BYTES = 74_000
+"""Prefect's UI shows it as text, in which it takes a third more: 100 kB."""
+
+ENCODINGS = ((1.0, 88), (1.0, 70), (0.8, 70), (0.8, 50), (0.6, 50), (0.4, 50), (0.25, 50))
+"""(scale, JPEG quality), best first."""
+
 COLUMNS = 4
 TILE_WIDTH = 320
 BAND_COLORS = {"before": (160, 160, 160), "generated": (60, 180, 75), "after": (160, 160, 160)}
@@ -40,11 +46,26 @@ def write_contact_sheet(timeline: Timeline, join: Join, transition: Transition, 
         ("after", after),
     )
     rows = [np.hstack([_tile(pictures[n], timeline, kind, n) for n in numbers]) for kind, numbers in kinds]
-    encoded, data = cv2.imencode(".jpg", np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    if not encoded:
+    data = _encode(np.vstack(rows))
+    if data is None:
         raise MediaError(f"{sheet}: the contact sheet can't be encoded")
     with atomic_output(sheet) as partial:
-        partial.write_bytes(data.tobytes())
+        partial.write_bytes(data)
+
+
+def _encode(picture: Frame) -> bytes | None:
+    """As a JPEG of at most MOST_BYTES: the best of ENCODINGS that fits, or the last one."""
+    data = None
+    height, width = (length // COLUMNS for length in picture.shape[:2])
+    for scale, quality in ENCODINGS:
+        # Whole pixels for every tile, of which there are as many rows as columns.
+        size = (COLUMNS * round(scale * width), COLUMNS * round(scale * height))
+        scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        is_encoded, encoded = cv2.imencode(".jpg", scaled, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        data = encoded.tobytes() if is_encoded else None
+        if data is None or len(data) <= MOST_BYTES:
+            return data
+    return data
 
 
 def _start_of_gap(join: Join, transition: Transition) -> int:

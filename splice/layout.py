@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from splice.request import ClipSource
+from splice.settings import settings
 from splice.types import Join, Segment, Transition, Unit
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``{output_base_dir}/join_clips_run_{run_id}`` and everything below it."""
+    """``{output_base_dir}/join_clips_run_{run_id}`` and everything below it.
+
+    path: where files are made. url: where they are published, if that is not on this machine; else empty.
+    """
 
     path: Path
+    url: str = ""
 
     @classmethod
     def of(cls, output_base_dir: str, run_id: str) -> RunFolder:
-        return cls(Path(output_base_dir).resolve() / f"join_clips_run_{run_id}")
+        name = f"join_clips_run_{run_id}"
+        base = ClipSource(url=output_base_dir)
+        if not base.is_remote:
+            return cls(Path(base.path).resolve() / name)
+        url = f"{output_base_dir.rstrip('/')}/{name}"
+        # Files of the same run_id in another bucket are others.
+        return cls(settings().work_dir / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}", url)
+
+    def location(self, path: Path) -> str:
+        """Where a file of this folder is to be found in the end."""
+        return f"{self.url}/{path.relative_to(self.path).as_posix()}" if self.url else str(path)
+
+    def local(self, location: str) -> Path:
+        """Where a file is, or was, made that is to be found at ``location``."""
+        return self.path / location.removeprefix(f"{self.url}/") if self.url else Path(location)
+
+    def holds(self, location: str) -> bool:
+        """Whether a file belongs to this folder."""
+        return location.startswith(f"{self.url}/") if self.url else Path(location).is_relative_to(self.path)
 
     @property
     def lock(self) -> Path:

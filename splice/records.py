@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from splice.layout import RunFolder
-from splice.request import JoinRequest
-from splice.types import ClipIdentity, Timeline
+from splice.media import identify_clip
+from splice.request import ClipSource, JoinRequest
+from splice.storage import RemoteIdentity, S3Access, download, is_remote, redacted, stat, upload
+from splice.types import ClipIdentity
 
 
 class _Record(BaseModel):
@@ -18,15 +21,18 @@ class _Record(BaseModel):
 
 
 class OutputFile(_Record):
-    """A finished file. sha256: hexadecimal, of the whole file. frames: how many it shows."""
+    """A finished file. path: on this machine, or a url. sha256: of the whole file. frames: how many it shows."""
 
     path: str
     size_bytes: int
     sha256: str
     frames: int
 
-    def is_intact(self) -> bool:
+    def is_intact(self, access: S3Access | None = None) -> bool:
         """Whether the file is there, and still the one that was written."""
+        if is_remote(self.path):
+            there = stat(self.path, access)
+            return there is not None and (there.size_bytes, there.sha256) == (self.size_bytes, self.sha256)
         file = Path(self.path)
         return file.is_file() and file.stat().st_size == self.size_bytes and _sha256(file) == self.sha256
 
@@ -37,14 +43,14 @@ class StepRecord(_Record):
     outputs: tuple[OutputFile, ...]
     notes: dict[str, str | float] = {}
 
-    def is_intact_in(self, folder: RunFolder) -> bool:
+    def is_intact_in(self, folder: RunFolder, access: S3Access | None = None) -> bool:
         """Whether every output is there, unchanged, and in the run's folder."""
-        return all(Path(output.path).is_relative_to(folder.path) and output.is_intact() for output in self.outputs)
+        return all(folder.holds(output.path) and output.is_intact(access) for output in self.outputs)
 
 
 class ClipRecord(_Record):
     name: str
-    path: str
+    url: str
     identity: ClipIdentity
 
 
@@ -53,7 +59,7 @@ class RequestRecord(_Record):
 
     parameters: dict[str, Any]
     clips: tuple[ClipRecord, ...]
-    soundtrack_sha256: str | None = None
+    soundtrack: ClipIdentity | None = None
     recipe: str
 
     def difference(self, other: RequestRecord) -> str | None:
@@ -66,10 +72,30 @@ class RequestRecord(_Record):
                 return f"{name} was {was!r}, now it is {now!r}"
         for before, after in zip(self.clips, other.clips, strict=True):
             if before.identity.sha256 != after.identity.sha256:
-                return f"clip {before.name} ({before.path}) has changed since"
-        if self.soundtrack_sha256 != other.soundtrack_sha256:
+                return f"clip {before.name} ({before.url}) has changed since"
+        if (self.soundtrack and self.soundtrack.sha256) != (other.soundtrack and other.soundtrack.sha256):
             return f"the soundtrack ({self.parameters['soundtrack']}) has changed since"
         return None
+
+    def recalled(self, request: JoinRequest, located: Mapping[str, RemoteIdentity]) -> dict[str, ClipIdentity] | None:
+        """By url, what every file of ``request`` is; None where one has to be fetched to know.
+
+        located: what is elsewhere, as it is now.
+        """
+        known = {(clip.url, clip.identity.size_bytes, clip.identity.version): clip.identity for clip in self.clips}
+        if self.soundtrack is not None:
+            place = self.parameters["soundtrack"]
+            known[place, self.soundtrack.size_bytes, self.soundtrack.version] = self.soundtrack
+        identities: dict[str, ClipIdentity] = {}
+        for _, source in request.sources():
+            if there := located.get(source.url):
+                identity = known.get((_place(source), there.size_bytes, there.version))
+            else:
+                identity = identify_clip(source.path)
+            if identity is None:
+                return None
+            identities[source.url] = identity
+        return identities
 
 
 class JoinResult(_Record):
@@ -80,26 +106,51 @@ class JoinResult(_Record):
     joins: tuple[OutputFile, ...]
 
 
-def output_file(path: Path, frames: int) -> OutputFile:
-    """Describe a file that has just been written."""
-    return OutputFile(path=str(path), size_bytes=path.stat().st_size, sha256=_sha256(path), frames=frames)
+def publish_file(folder: RunFolder, path: Path, frames: int, access: S3Access | None = None) -> OutputFile:
+    """Describe a file of the run that has just been written, and upload it where the run is published elsewhere.
+
+    Raises TransferError and RequestError as ``upload`` does.
+    """
+    location = folder.location(path)
+    if folder.url:
+        upload(path, location, access)
+    return OutputFile(path=location, size_bytes=path.stat().st_size, sha256=_sha256(path), frames=frames)
 
 
-def request_record(request: JoinRequest, timeline: Timeline, recipe: str) -> RequestRecord:
-    """What identifies a run: its parameters but for those that can't change the result, and its clips' content."""
-    parameters = request.model_dump(mode="json", exclude={"run_id", "clip_list", "max_seams_in_flight"})
-    parameters["clip_list"] = [clip.path for clip in timeline.clips]
-    parameters["output_base_dir"] = str(Path(request.output_base_dir).resolve())
-    identities = tuple(ClipRecord(name=clip.name, path=clip.path, identity=clip.identity) for clip in timeline.clips)
-    music = timeline.soundtrack
-    if music is not None:
-        parameters["soundtrack"] = music.path
+def bring_back(folder: RunFolder, output: OutputFile, access: S3Access | None = None) -> Path:
+    """A published file on this machine again, if another one made it. Raises as ``download`` does."""
+    path = folder.local(output.path)
+    if folder.url and not (path.is_file() and path.stat().st_size == output.size_bytes):
+        download(output.path, path, access)
+    return path
+
+
+def request_record(request: JoinRequest, files: Mapping[str, ClipIdentity], recipe: str) -> RequestRecord:
+    """What identifies a run: its parameters but for those that can't change the result, and its files' content.
+
+    files: of every url that the request names.
+    """
+    excluded = {"run_id", "clip_list", "max_seams_in_flight", "gpu_deployment"}
+    parameters = request.model_dump(mode="json", exclude=excluded)
+    parameters["clip_list"] = [_place(source) for source in request.clip_list]
+    base = ClipSource(url=request.output_base_dir)
+    parameters["output_base_dir"] = _place(base)
+    music = None if request.soundtrack is None else ClipSource(url=request.soundtrack)
+    parameters["soundtrack"] = music and _place(music)
     return RequestRecord(
         parameters=parameters,
-        clips=identities,
-        soundtrack_sha256=music and music.identity.sha256,
+        clips=tuple(
+            ClipRecord(name=source.label, url=_place(source), identity=files[source.url])
+            for source in request.clip_list
+        ),
+        soundtrack=music and files[music.url],
         recipe=recipe,
     )
+
+
+def _place(source: ClipSource) -> str:
+    """Where a file is, the same however it is written, and without secrets."""
+    return redacted(source.url) if source.is_remote else str(Path(source.path).resolve())
 
 
 def _sha256(file: Path) -> str:

@@ -41,7 +41,7 @@ def join_report(
         "clips": [
             {
                 "name": clip.name,
-                "path": clip.path,
+                "path": clip.location,
                 "frames": frames,
                 "conformed": list(conformed),
                 "sound": asdict(clip.sound) if clip.sound else None,
@@ -96,7 +96,7 @@ def _sound_report(timeline: Timeline, join: Join) -> dict[str, Any] | None:
         "codec": codec,
         "mode": timeline.audio,
         "samples": plan_sound(timeline, join).sample_count,
-        "soundtrack": {"path": music.path, "gain_db": music.gain_db} if music else None,
+        "soundtrack": {"path": music.url, "gain_db": music.gain_db} if music else None,
     }
 
 
@@ -104,13 +104,13 @@ def join_timeline(timeline: Timeline, join: Join, folder: RunFolder) -> otio.sch
     """One join's output as OpenTimelineIO: rendered, it gives the output's frames.
 
     A clip that fits as it is stands for itself; one that had to be conformed, by its conformed unit.
-    URLs are relative to the join's folder.
+    URLs are relative to the join's folder, where one leads there: not from a bucket to a file of this machine.
     """
     rate = float(timeline.format.rate)
     track = otio.schema.Track(name="video", kind=otio.schema.TrackKind.Video)
     for name, media, frames in _shots(timeline, join, folder):
         reference = otio.schema.ExternalReference(
-            target_url=quote(Path(os.path.relpath(str(media.path), str(folder.join(join.name)))).as_posix()),
+            target_url=media.url,
             available_range=_time_range(0, media.frame_count, rate),
         )
         track.append(otio.schema.Clip(name, reference, _time_range(frames.start, len(frames), rate)))
@@ -121,7 +121,7 @@ def join_timeline(timeline: Timeline, join: Join, folder: RunFolder) -> otio.sch
 
 @dataclass(frozen=True)
 class _Media:
-    path: Path
+    url: str
     frame_count: int
 
 
@@ -129,20 +129,25 @@ def _shots(timeline: Timeline, join: Join, folder: RunFolder) -> list[tuple[str,
     """(name, file, frames of it), in order; runs that follow on in the same file are one, however they were made."""
     shots: list[tuple[str, _Media, FrameRange]] = []
     for unit in join.output:
-        name, media, frames = _shot_of(timeline, unit, folder)
+        name, media, frames = _shot_of(timeline, join, unit, folder)
         if shots and shots[-1][1] == media and shots[-1][2].stop == frames.start:
             frames = FrameRange(shots.pop()[2].start, frames.stop)
         shots.append((name, media, frames))
     return shots
 
 
-def _shot_of(timeline: Timeline, unit: Unit, folder: RunFolder) -> tuple[str, _Media, FrameRange]:
-    if not isinstance(unit, Segment):
-        return unit.name, _Media(folder.unit(unit), unit.frame_count), FrameRange(0, unit.frame_count)
-    name = timeline.clips[unit.clip].name
-    if timeline.conformed[unit.clip]:
-        return name, _Media(folder.unit(unit), unit.frame_count), FrameRange(0, unit.frame_count)
-    return name, _Media(Path(timeline.clips[unit.clip].path), timeline.frame_counts[unit.clip]), unit.frames
+def _shot_of(timeline: Timeline, join: Join, unit: Unit, folder: RunFolder) -> tuple[str, _Media, FrameRange]:
+    home = folder.join(join.name)
+    if not isinstance(unit, Segment) or timeline.conformed[unit.clip]:
+        name = timeline.clips[unit.clip].name if isinstance(unit, Segment) else unit.name
+        return name, _Media(_relative(folder.unit(unit), home), unit.frame_count), FrameRange(0, unit.frame_count)
+    clip = timeline.clips[unit.clip]
+    url = clip.url or (Path(clip.path).as_uri() if folder.url else _relative(Path(clip.path), home))
+    return clip.name, _Media(url, timeline.frame_counts[unit.clip]), unit.frames
+
+
+def _relative(path: Path, home: Path) -> str:
+    return quote(Path(os.path.relpath(path, home)).as_posix())
 
 
 def _time_range(start: int, length: int, rate: float) -> otio.opentime.TimeRange:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from splice.errors import RequestError
 from splice.models.protocol import ModelSettings
+from splice.storage import check_url, redacted
 from splice.types import JoinSettings
 
 STANDARD_RATES = tuple(
@@ -40,7 +41,7 @@ class ClipSource(_Model):
     @property
     def scheme(self) -> str:
         """``file``, ``s3``, ``https``, ...; empty where the url is a plain path."""
-        return self.url.partition("://")[0] if "://" in self.url else ""
+        return self.url.partition("://")[0].lower() if "://" in self.url else ""
 
     @property
     def path(self) -> str:
@@ -50,11 +51,15 @@ class ClipSource(_Model):
         return unquote(self.url.removeprefix("file://").removeprefix("localhost"))
 
     @property
+    def is_remote(self) -> bool:
+        return self.scheme not in ("", "file")
+
+    @property
     def label(self) -> str:
         """The name, or the file's; of a url never host or query, which may hold secrets."""
-        if self.name or self.scheme in ("", "file"):
+        if self.name or not self.is_remote:
             return self.name or PurePath(self.path).name
-        return PurePath(self.url.partition("://")[2].partition("?")[0].partition("/")[2]).name
+        return PurePath(redacted(self.url).partition("://")[2].partition("/")[2]).name
 
 
 class PerJoinSettings(_Model):
@@ -112,6 +117,11 @@ class JoinRequest(_Model):
     @property
     def join_count(self) -> int:
         return len(self.clip_list) - (0 if self.loop else 1)
+
+    def sources(self) -> list[tuple[str, ClipSource]]:
+        """Every file that is asked for, and how messages call it."""
+        clips = [(f"clip {index} ({source.label})", source) for index, source in enumerate(self.clip_list)]
+        return clips + ([] if self.soundtrack is None else [("soundtrack", ClipSource(url=self.soundtrack))])
 
     @property
     def rate(self) -> Fraction | None:
@@ -177,6 +187,7 @@ def parse_request(parameters: Mapping[str, Any]) -> JoinRequest:
                 f"{settings.context_frame_count} context frames of each side; set blend_frames to at most "
                 f"{settings.context_frame_count} or raise context_frame_count"
             )
+    _refuse_places(request)
     _refuse_unavailable(request)
     return request
 
@@ -209,17 +220,26 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _refuse_places(request: JoinRequest) -> None:
+    """Refuse urls that files can't be fetched from, or written to."""
+    for name, source in request.sources():
+        if source.is_remote:
+            try:
+                check_url(source.url)
+            except RequestError as error:
+                raise RequestError(f"{name}: {error}") from error
+    base = ClipSource(url=request.output_base_dir)
+    if base.scheme not in ("", "file", "s3"):
+        raise RequestError(
+            f"output_base_dir: got {_shorten(request.output_base_dir)}; needed: a folder, file:// or s3://bucket/prefix"
+        )
+    if base.scheme == "s3":
+        check_url(base.url)
+
+
 def _refuse_unavailable(request: JoinRequest) -> None:
     """Refuse what the schema promises for later versions, rather than ignore it."""
-    remedies = {
-        "soundtrack": "give the path of a file on this machine",
-        "output_base_dir": "give a folder on this machine",
-        "gpu_deployment": "leave it out: seams are generated in this process",
-    }
     asked = {
-        "soundtrack": request.soundtrack is not None and "://" in request.soundtrack,
-        "output_base_dir": "://" in request.output_base_dir,
-        "gpu_deployment": request.gpu_deployment is not None,
         "generation_resolution": request.generation_resolution is not None,
         "time_stride": request.time_stride != 1,
         "vid2vid_strength": request.vid2vid_strength is not None,
@@ -229,11 +249,4 @@ def _refuse_unavailable(request: JoinRequest) -> None:
     }
     for name, is_asked in asked.items():
         if is_asked:
-            remedy = remedies.get(name, "leave it out")
-            raise RequestError(f"{name}={_shorten(getattr(request, name))} is not available yet; {remedy}")
-    for index, source in enumerate(request.clip_list):
-        if source.scheme not in ("", "file"):
-            raise RequestError(
-                f"clip {index} ({source.label}): {source.scheme}:// is not available yet; "
-                f"download the clip and give its path"
-            )
+            raise RequestError(f"{name}={_shorten(getattr(request, name))} is not available yet; leave it out")

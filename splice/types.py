@@ -72,18 +72,32 @@ class SoundFormat:
 
 @dataclass(frozen=True)
 class ClipIdentity:
-    """Says whether a file is still the one that it was. sha256: of the whole file, hexadecimal."""
+    """Says whether a file is still the one that it was. sha256: of the whole file, hexadecimal.
+
+    version: of a file elsewhere, what its server calls this state of it; it has no mtime_ns.
+    """
 
     size_bytes: int
     mtime_ns: int
     sha256: str
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that a request names, on this machine. url: where the user has it, without secrets; else its path."""
+
+    path: str
+    url: str
+    identity: ClipIdentity
 
 
 @dataclass(frozen=True)
 class Soundtrack:
-    """Music laid under the result. gain_db: of the music alone."""
+    """Music laid under the result. url: where the user has it, without secrets. gain_db: of the music alone."""
 
     path: str
+    url: str
     gain_db: float
     identity: ClipIdentity
 
@@ -126,6 +140,7 @@ class Clip:
         incomplete, and frames can only be found by counting from the start.
     start_seconds: time of the first shown frame on the file's own clock, which its sound shares.
     cut_points: None where no packet may be copied; uncut_reason says why.
+    url: where the user has a file that was fetched, without secrets; empty where that is ``path``.
     """
 
     index: int
@@ -152,6 +167,12 @@ class Clip:
     sound: Sound | None
     cut_points: CutPoints | None = None
     uncut_reason: str = ""
+    url: str = ""
+
+    @property
+    def location(self) -> str:
+        """Where the user has it."""
+        return self.url or self.path
 
     @property
     def label(self) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Event
 from typing import TypeVar
 
+from prefect.exceptions import TerminationSignal
 from rich.progress import Progress
 
 Item = TypeVar("Item")
@@ -15,7 +17,17 @@ display: ContextVar[Progress | None] = ContextVar("display", default=None)
 """Prefect hands a copy of the context to every task that it starts in a thread."""
 
 interrupted = Event()
-"""Set by the command line: threads can't be stopped from outside, and an encode may take minutes."""
+"""Set once this process is to end: threads can't be stopped from outside, and an encode may take minutes."""
+
+
+@contextmanager
+def stopping_with_the_flow() -> Iterator[None]:
+    """Steps stop, and stop waiting, once the flow's process is told to end: by whoever cancels it, say."""
+    try:
+        yield
+    except TerminationSignal:
+        interrupted.set()
+        raise
 
 
 def tracked(items: Iterator[Item], description: str, total: int) -> Iterator[Item]:

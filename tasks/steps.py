@@ -17,12 +17,16 @@ from splice.join import write_join
 from splice.layout import RunFolder
 from splice.media import atomic_output
 from splice.models import find_model
-from splice.records import JoinResult, OutputFile, RequestRecord, StepRecord, output_file
+from splice.records import JoinResult, OutputFile, RequestRecord, StepRecord, bring_back, publish_file
 from splice.report import join_report, join_timeline
-from splice.types import Join, Segment, Timeline
+from splice.storage import RemoteIdentity, S3Access, upload
+from splice.survey import fetch_file
+from splice.types import Join, Segment, SourceFile, Timeline
 from splice.units import write_segment, write_transition
 
+from tasks.access import access_to
 from tasks.progress import tracked
+from tasks.retry import RETRY
 
 
 def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -30,7 +34,7 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     return key
 
 
-STEP: dict[str, Any] = {"cache_key_fn": _key, "persist_result": True, "result_serializer": "json"}
+STEP: dict[str, Any] = {"cache_key_fn": _key, "persist_result": True, "result_serializer": "json", **RETRY}
 
 
 class JoinInputs(TypedDict):
@@ -47,12 +51,26 @@ def record_request(key: str, request: RequestRecord) -> RequestRecord:
     return request
 
 
+def write_request(request: RequestRecord, folder: RunFolder) -> None:
+    """Note in the run's folder what was asked for. Raises as ``upload`` does, before there is any work to lose."""
+    note = folder.path / "request.json"
+    _write_text(note, request.model_dump_json(indent=2))
+    if folder.url:
+        upload(note, folder.location(note), access_to(folder.url))
+
+
+@task(**RETRY, name="fetch-file")
+def fetch_source(url: str, located: RemoteIdentity, access: S3Access | None) -> SourceFile:
+    """Download a file into this machine's cache, unless it is there."""
+    return fetch_file(url, located, access)
+
+
 @task(**STEP, name="prepare-clip")
 def prepare_clip(key: str, timeline: Timeline, segment: Segment, folder: RunFolder) -> StepRecord:
     """Encode one segment of a clip, conformed, from the original file."""
     watch = partial(tracked, description=f"clip {segment.clip} {segment.role}", total=segment.frame_count)
     write_segment(timeline, segment, folder, watch)
-    return StepRecord(outputs=(output_file(folder.unit(segment), segment.frame_count),))
+    return StepRecord(outputs=(_publish(folder, folder.unit(segment), segment.frame_count),))
 
 
 @task(**STEP, name="generate-transition")
@@ -62,7 +80,7 @@ def generate_transition(key: str, timeline: Timeline, transition_index: int, fol
     watch = partial(tracked, description=f"seam {transition_index}", total=transition.frame_count)
     notes = write_transition(timeline, transition, find_model(transition.settings.model), folder, watch)
     pieces = timeline.pieces_of(transition)
-    outputs = tuple(output_file(folder.unit(piece), piece.frame_count) for piece in pieces)
+    outputs = tuple(_publish(folder, folder.unit(piece), piece.frame_count) for piece in pieces)
     return StepRecord(outputs=outputs, notes=dict(notes))
 
 
@@ -81,7 +99,9 @@ def join_clips_child(
     """One link of the chain: what the predecessor made, the seam, and the next clip; or the stitch of everything."""
     started = time.monotonic()
     join, predecessor = timeline.joins[join_index], upstream["predecessor"]
-    kept = Path(predecessor.outputs[0].path) if predecessor else None
+    for record in (*upstream["transitions"], *upstream["segments"]):
+        _bring_back(folder, record)
+    kept = _bring_back(folder, predecessor) if predecessor else None
     watch = partial(tracked, description=join.name, total=join.frame_count)
     sizes = write_join(timeline, join, folder, kept, watch)
     notes = {t.join: record.notes for t, record in zip(join.transitions, upstream["transitions"], strict=True)}
@@ -96,9 +116,9 @@ def join_clips_child(
         join.frame_count,
         report["this_join"]["passthrough"]["frames"],
         report["this_join"]["encode"]["frames"],
-        path,
+        folder.location(path),
     )
-    return StepRecord(outputs=(output_file(path, join.frame_count),))
+    return StepRecord(outputs=(_publish(folder, path, join.frame_count),))
 
 
 @task(**STEP, name="publish-result")
@@ -108,13 +128,28 @@ def publish_result(key: str, run_id: str, joins: Sequence[StepRecord]) -> JoinRe
     return JoinResult(run_id=run_id, output=outputs[-1], joins=outputs)
 
 
+def _publish(folder: RunFolder, path: Path, frames: int) -> OutputFile:
+    return publish_file(folder, path, frames, access_to(folder.url))
+
+
+def _bring_back(folder: RunFolder, record: StepRecord) -> Path:
+    """The record's files on this machine; the path of the first."""
+    access = access_to(folder.url)
+    paths = [bring_back(folder, output, access) for output in record.outputs]
+    return paths[0]
+
+
 def _write_papers(timeline: Timeline, join: Join, folder: RunFolder, report: dict[str, Any]) -> None:
     """What lies beside a joined video: a picture of every seam, the report, the timeline for other editors."""
     home, video = folder.join(join.name), folder.joined_output(join.name)
-    for transition in join.transitions:
-        write_contact_sheet(timeline, join, transition, video, folder.contact_sheet(join, transition))
+    sheets = [folder.contact_sheet(join, transition) for transition in join.transitions]
+    for transition, sheet in zip(join.transitions, sheets, strict=True):
+        write_contact_sheet(timeline, join, transition, video, sheet)
     _write_text(home / "report.json", json.dumps(report, indent=2))
     _write_text(home / "timeline.otio", otio.adapters.write_to_string(join_timeline(timeline, join, folder)))
+    if folder.url:
+        for paper in (*sheets, home / "report.json", home / "timeline.otio"):
+            upload(paper, folder.location(paper), access_to(folder.url))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -68,8 +68,8 @@ BAD_OPTIONS = {
     "resolution": (["--resolution", "1280"], "1280x720"),
     "fps": (["--fps", "fast"], "30000/1001"),
     "soundtrack": (["--soundtrack", "music.wav"], "music.wav: no such file"),
-    "s3 output": (["--output-base-dir", "s3://bucket/x"], "not available yet"),
-    "GPU pool": (["--gpu-deployment", "generate-transition/gpu"], "not available yet"),
+    "output by http": (["--output-base-dir", "https://host/x"], "s3://bucket/prefix"),
+    "a way to write urls that nobody knows": (["--soundtrack", "gopher://host/music.wav"], "gopher"),
     "steps of a model that has none": (["--num-inference-steps", "6"], "no num_inference_steps"),
     "size beyond any video": (["--resolution", "99999999x99999999"], "resolution"),
     "run_id empty": (["--run-id", ""], "run_id"),
@@ -202,7 +202,7 @@ def test_a_run_killed_in_the_middle_of_a_join_goes_on_there(tmp_path: Path, pref
     steps |= {f"join_{k}_transition": folder.join(f"join_{k}") / "transition.mp4" for k in range(3)}
     before = {path: path.stat().st_mtime_ns for step, path in steps.items() if step in recorded}
 
-    # The kernel has freed the lock: the same command goes on at once.
+    # The kernel has freed the lock, and the server frees the lease: the same command goes on.
     again = subprocess.run(
         [*command, "killed"], cwd=ROOT, env=prefect_server.environment, capture_output=True, text=True
     )

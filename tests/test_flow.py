@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import time
@@ -20,7 +21,6 @@ from prefect.states import State
 from flows.join_clips import join_clips
 from splice.layout import RunFolder
 from splice.records import JoinResult
-from tasks.guard import hold_run
 from tests.footage import make_clip, read_codes, read_pictures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -246,8 +246,9 @@ def test_a_record_whose_output_is_missing_or_changed_is_not_believed(
 
 def test_a_run_that_is_in_progress_elsewhere_is_left_alone(numbered_clips: list[Path], tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "held")
-    with hold_run(folder) as is_held:
-        assert is_held
+    folder.path.mkdir(parents=True)
+    with folder.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         state = run(numbered_clips[:3], "held", tmp_path)
     assert state.name == "AlreadyInProgress" and state.is_completed()
     assert "held" in str(state.message) and "0 of 2 joins" in str(state.message)

@@ -156,9 +156,6 @@ def test_more_overrides_than_joins_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("soundtrack", "s3://bucket/music.mp3"),
-        ("output_base_dir", "s3://bucket/results"),
-        ("gpu_deployment", "generate-transition/gpu"),
         ("generation_resolution", [832, 480]),
         ("time_stride", 2),
         ("vid2vid_strength", 0.0),
@@ -174,11 +171,17 @@ def test_what_is_not_available_yet_is_refused_rather_than_ignored(name: str, val
     assert remedy
 
 
+@pytest.mark.parametrize("url", ["gopher://host/b.mp4", "s3://b/x", "https://me:hush@host/b.mp4"])
+def test_a_url_that_nothing_can_be_fetched_from_is_refused(url: str) -> None:
+    message = refusal(clip_list=[{"url": "a.mp4"}, {"url": url, "name": "second"}])
+    assert message.startswith("clip 1 (second): ")
+
+
 @pytest.mark.parametrize("scheme", ["s3", "http", "https"])
-def test_a_clip_that_is_elsewhere_is_refused(scheme: str) -> None:
-    assert refusal(clip_list=[{"url": "a.mp4"}, {"url": f"{scheme}://host/folder/b.mp4"}]) == (
-        f"clip 1 (b.mp4): {scheme}:// is not available yet; download the clip and give its path"
-    )
+def test_a_clip_may_be_elsewhere(scheme: str) -> None:
+    clips = [{"url": "a.mp4"}, {"url": f"{scheme}://host/folder/b.mp4"}]
+    request = parse_request({"clip_list": clips, "run_id": "x"})
+    assert [source.is_remote for source in request.clip_list] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,7 @@ def test_a_clip_that_is_elsewhere_is_refused(scheme: str) -> None:
         {"clip_list": [{"url": "https://me:hush@host?signature=hush"}, {"url": "b"}]},
         {"clip_list": [{"url": "https://me:hush@host/b.mp4?signature=hush"}]},
         {"soundtrack": "https://me:hush@host/b.mp3?signature=hush"},
-        {"output_base_dir": "s3://me:hush@bucket/folder?signature=hush"},
+        {"output_base_dir": "s3://me:hush@bucket/folder"},
     ],
 )
 def test_no_message_tells_a_secret_of_a_url(parameters: dict[str, Any]) -> None:
