@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test check bench debian clean
+.PHONY: help demo test check bench up down deploy debian clean
 
 help:
 	@echo "make demo   join three real clips, print where the video is"
 	@echo "make test   every check and test"
 	@echo "make check  formatting, import rules and types only"
 	@echo "make bench  the tables of bench/: transitions, memory, and the splice (an hour)"
+	@echo "make up     a fleet on this machine: a Prefect server and workers; make down ends it"
+	@echo "make deploy work pools and deployments, on that server or the one that PREFECT_API_URL names"
 	@echo "make clean  remove the environment and the demo's outputs"
 
 demo: $(VENV)/.core $(VENV)/.footage
@@ -29,6 +31,18 @@ bench: $(VENV)/.core $(VENV)/.footage debian
 	$(BIN)/python -m bench.transitions
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.splice
+
+up: $(VENV)/.core
+	@$(BIN)/python -m deployments.fleet up
+
+down:
+	@$(BIN)/python -m deployments.fleet down
+
+deploy: $(VENV)/.core
+	@if [ -z "$$PREFECT_API_URL" ]; then \
+	    url=$$($(BIN)/python -m deployments.fleet url); if [ -n "$$url" ]; then export PREFECT_API_URL=$$url; fi; \
+	fi; \
+	$(BIN)/python -m deployments.bootstrap && $(BIN)/prefect --no-prompt deploy --all
 
 # Independent decoders and players, which the tests hold the videos against.
 debian:
