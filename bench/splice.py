@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -244,13 +245,10 @@ def _fill_page_cache(task: Task) -> None:
     Free memory of a virtual machine is its host's: to touch it first cost 2 s a GB here, which whoever writes more
     bytes would pay for.
     """
-    holes = task.folder / "holes"
-    if _free_bytes() > MOST_FREE_BYTES:
-        with holes.open("ab") as file:
-            file.truncate(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        with holes.open("rb", buffering=0) as file:
-            while _free_bytes() > MOST_FREE_BYTES and file.read(2**26):
-                pass
+    with _holes(task.folder) as holes:
+        while _free_bytes() > MOST_FREE_BYTES:
+            if not holes.read(2**26):
+                holes.seek(0)
     for clip in task.clips:
         with clip.open("rb", buffering=0) as file:
             while file.read(2**24):
@@ -258,6 +256,18 @@ def _fill_page_cache(task: Task) -> None:
 
 
 MOST_FREE_BYTES = 2**30
+
+
+@contextmanager
+def _holes(folder: Path) -> Iterator[BinaryIO]:
+    """A file of holes, twice as large as the memory, read on from where it was left: there it is cached no longer."""
+    path, position = folder / "holes", folder / "holes.position"
+    with path.open("ab") as file:
+        file.truncate(2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with path.open("rb", buffering=0) as file:
+        file.seek(int(position.read_text()) if position.exists() else 0)
+        yield file
+        position.write_text(str(file.tell()))
 
 
 def _free_bytes() -> int:

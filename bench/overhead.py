@@ -1,0 +1,161 @@
+"""What Prefect costs beyond the work itself: ``python -m bench.overhead``.
+
+Starts a fleet of its own. Prints its tables and writes them to ``bench/results/overhead.md``: seconds a join beyond
+what the core alone takes, in one process and through the pools; how 32 seams of a model that takes 3 s share one and
+two GPU workers; threads and memory of a run of 300 seams.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import typer
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
+
+from bench import chain, stand_in
+from bench.kill_matrix import deploy, wait_for_end, wait_until
+from deployments import fleet
+from flows.join_clips import join_clips
+
+RESULTS = Path(__file__).parent / "results" / "overhead.md"
+PORT = 4296
+GAP_FRAMES = 5
+JOINS = 16
+SEAMS = 32
+MANY_SEAMS = 300
+
+Clips = list[Path]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="bench-overhead-") as name:
+        home = Path(name)
+        os.environ["PYTHONPATH"] = stand_in.installed(home / "models")
+        sys.path.append(os.environ["PYTHONPATH"])
+        with fleet_in(home):
+            clips = make_clips(home, MANY_SEAMS + 1)
+            lines += ["| where the seams are generated | joins | seconds a join beyond the work |", "|---|---:|---:|"]
+            work = seconds_of_work(clips[: JOINS + 1], home)
+            inline = (seconds_inline(clips[: JOINS + 1], home) - work) / JOINS
+            pools = (seconds_on_pools(clips[: JOINS + 1], home, "pools", "crossfade") - work) / JOINS
+            lines += [f"| in the flow's process | {JOINS} | {inline:.2f} |", f"| on the pool | {JOINS} | {pools:.2f} |"]
+            lines += ["", *share_seams(clips[: SEAMS + 1], home), "", measure_many(clips, home)]
+    text = "\n".join(["`python -m bench.overhead`", "", *lines, "", f"{os.cpu_count()} cores."])
+    print(text)
+    RESULTS.write_text(text + "\n")
+
+
+@contextmanager
+def fleet_in(home: Path) -> Iterator[None]:
+    with temporary_settings({PREFECT_SERVER_API_PORT: PORT, PREFECT_API_URL: f"http://127.0.0.1:{PORT}/api"}):
+        fleet.bring_up(home, str(home / "results"))
+        try:
+            deploy()
+            yield
+        finally:
+            fleet.take_down(home)
+
+
+def make_clips(home: Path, count: int) -> Clips:
+    """Clips of a second and of few pixels, so that there is next to no work."""
+    clip = home / "clip.mp4"
+    picture = "testsrc2=size=192x108:rate=25:duration=1"
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", picture, "-pix_fmt", "yuv420p", str(clip)], check=True
+    )
+    return [clip] * count
+
+
+def seconds_of_work(clips: Clips, home: Path) -> float:
+    started = time.monotonic()
+    chain.join(clips, home / "core", gap_frame_count=GAP_FRAMES)
+    return time.monotonic() - started
+
+
+def seconds_inline(clips: Clips, home: Path) -> float:
+    started = time.monotonic()
+    join_clips(**parameters(clips, home, "inline", "crossfade"))
+    return time.monotonic() - started
+
+
+def seconds_on_pools(clips: Clips, home: Path, run_id: str, model: str) -> float:
+    """From the moment when the flow's own process begins: how soon a worker takes a run up is a setting."""
+    asked = {**parameters(clips, home, run_id, model), "gpu_deployment": "generate-transition/gpu"}
+    ended = wait_for_end(run_deployment("join-clips/prod", parameters=asked, timeout=0))  # type: ignore[arg-type]
+    if not (ended.state and ended.state.is_completed()):
+        raise SystemExit(f"{run_id} ended as {ended.state}")
+    return seconds_of(ended)
+
+
+def seconds_of(run: FlowRun) -> float:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run.id).total_run_time.total_seconds()
+
+
+def parameters(clips: Clips, home: Path, run_id: str, model: str) -> dict[str, Any]:
+    return {
+        "clip_list": [{"url": str(clip)} for clip in clips],
+        "run_id": run_id,
+        "model": model,
+        "gap_frame_count": GAP_FRAMES,
+        "output_base_dir": str(home / "outputs"),
+    }
+
+
+def share_seams(clips: Clips, home: Path) -> list[str]:
+    one = seconds_on_pools(clips, home, "one-worker", "stand_in")
+    url = str(PREFECT_API_URL.value())
+    fleet.start("gpu", fleet.worker_environment(url), home)
+    wait_until(lambda: workers_of("gpu") == 2, "the second worker", pause=0.5)
+    two = seconds_on_pools(clips, home, "two-workers", "stand_in")
+    busy = SEAMS * stand_in.SECONDS
+    return [
+        f"| {SEAMS} seams, {stand_in.SECONDS:.0f} s each | seconds | of what the model alone takes |",
+        "|---|---:|---:|",
+        f"| 1 GPU worker | {one:.0f} | {one / busy:.2f} |",
+        f"| 2 GPU workers | {two:.0f} | {two / busy:.2f} |",
+    ]
+
+
+def workers_of(pool: str) -> int:
+    with get_client(sync_client=True) as client:
+        return sum(worker.status == WorkerStatus.ONLINE for worker in client.read_workers_for_work_pool(pool))
+
+
+def measure_many(clips: Clips, home: Path) -> str:
+    process = psutil.Process()
+    most = {"threads": 0, "mb": 0.0}
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.2):
+            most["threads"] = max(most["threads"], process.num_threads())
+            most["mb"] = max(most["mb"], process.memory_info().rss / 1e6)
+
+    threading.Thread(target=watch, daemon=True).start()
+    started = time.monotonic()
+    join_clips(**parameters(clips, home, "many", "crossfade"), strategy="parallel")
+    is_over.set()
+    return (
+        f"{len(clips) - 1} seams in one process: {time.monotonic() - started:.0f} s, at most {most['threads']} threads "
+        f"and {most['mb']:.0f} MB."
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
