@@ -44,10 +44,11 @@ deploy: $(VENV)/.core
 	fi; \
 	$(BIN)/python -m deployments.bootstrap && $(BIN)/prefect --no-prompt deploy --all
 
-# Independent decoders and players, which the tests hold the videos against.
+# Independent decoders and players, which the tests hold the videos against, and a database for Prefect's server.
 debian:
-	@command -v ffmpeg >/dev/null && command -v chromium >/dev/null || \
-	    { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends ffmpeg chromium; }
+	@command -v ffmpeg >/dev/null && command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	    { $(SUDO) apt-get update -qq && \
+	      $(SUDO) apt-get install -y -qq --no-install-recommends ffmpeg chromium postgresql; }
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -105,12 +105,12 @@ def first_process(run: FlowRun) -> int:
 
 @pytest.fixture(scope="module")
 def long_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Clips that all have to be conformed to the first one's size, which takes seconds."""
+    """Clips that have to be conformed to the first one's size, which takes seconds; the last one takes longest."""
     folder = tmp_path_factory.mktemp("long")
-    sizes = [(192, 108), (1280, 720), (1280, 720)]
+    shapes = [((192, 108), 150), ((1280, 720), 150), ((1280, 720), 600)]
     return [
-        make_clip(folder / f"{index}.mp4", clip_id=index, frame_count=150, size=size)
-        for index, size in enumerate(sizes)
+        make_clip(folder / f"{index}.mp4", clip_id=index, frame_count=frame_count, size=size)
+        for index, (size, frame_count) in enumerate(shapes)
     ]
 
 

@@ -34,6 +34,7 @@ from typer.testing import CliRunner
 from deployments import clean_up, fleet
 from deployments.bootstrap import TAG, automations, bootstrap, ensure_automation
 from tests.conftest import ROOT
+from tests.postgres import run_postgres
 
 DEPLOYMENTS = {
     f"{flow}/{each['name']}": each
@@ -59,9 +60,13 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def own_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """`make up`, in a folder and at a port of its own; this process talks to its server as well."""
-    folder = tmp_path_factory.mktemp("fleet")
-    environment = fleet_environment(folder / "home")
+    """`make up` on Postgres, in a folder and at a port of its own; this process talks to its server as well."""
+    with run_postgres() as url:
+        yield from run_fleet(tmp_path_factory.mktemp("fleet"), url)
+
+
+def run_fleet(folder: Path, database_url: str) -> Iterator[Fleet]:
+    environment = {**fleet_environment(folder / "home"), "DATABASE_URL": database_url}
     results = folder / "results"
     command = ("deployments.fleet", "up", "--folder", str(folder), "--results", str(results))
     try:
@@ -162,14 +167,16 @@ def test_results_on_s3_use_a_credentials_block_and_leave_its_secrets_alone(
 ) -> None:
     AwsCredentials(aws_access_key_id="mine", aws_secret_access_key="secret").save("join-clips")
     monkeypatch.setenv("JOIN_CLIPS_S3_ENDPOINT_URL", "http://127.0.0.1:8333")
-    assert any(line.startswith("results in s3://bucket/a/b: created") for line in bootstrap("s3://bucket/a/b"))
-    assert outcomes(bootstrap("s3://bucket/a/b")) == {"left alone"}
+    try:
+        assert "results in s3://bucket/a/b: created" in list(bootstrap("s3://bucket/a/b"))
+        assert outcomes(bootstrap("s3://bucket/a/b")) == {"left alone"}
+    finally:
+        assert "changed" in outcomes(bootstrap(str(own_fleet.results)))
 
-    bucket: Any = S3Bucket.load("join-clips-results")
-    assert (bucket.bucket_name, bucket.bucket_folder, bucket.credentials.aws_access_key_id) == ("bucket", "a/b", "mine")
-    assert bucket.credentials.aws_client_parameters.endpoint_url == "http://127.0.0.1:8333"
-    assert bucket.credentials.aws_secret_access_key.get_secret_value() == "secret"
-    assert "changed" in outcomes(bootstrap(str(own_fleet.results)))
+    block: Any = S3Bucket.load("join-clips-results")
+    assert (block.bucket_name, block.bucket_folder, block.credentials.aws_access_key_id) == ("bucket", "a/b", "mine")
+    assert block.credentials.aws_client_parameters.endpoint_url == "http://127.0.0.1:8333"
+    assert block.credentials.aws_secret_access_key.get_secret_value() == "secret"
 
 
 def test_bootstrap_without_a_server_says_what_to_do(tmp_path: Path) -> None:
