@@ -26,7 +26,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType, WorkPoolSt
 from prefect.deployments import run_deployment
 from prefect.exceptions import CancelledRun, CrashedRun, ObjectNotFound
 from prefect.states import Cancelling
-from splice.errors import GenerationError, RequestError, TransferError
+from splice.errors import GenerationError, MediaError, RequestError, TransferError
 from splice.handles import lay_window, write_handles
 from splice.layout import RunFolder
 from splice.recipe import recipe_version
@@ -118,7 +118,12 @@ def generate_on_pool(
     """
     order = Order(key, run_id, deployment, timeline.transitions[transition_index], folder)
     window = recall_window(order.record_key, order.window) or wait_for_window(order, timeline)
-    outputs = encode_window(order, timeline, window)
+    try:
+        outputs = encode_window(order, timeline, window)
+    except MediaError as error:
+        if recall_window(order.record_key, order.window):
+            raise
+        raise TransferError(f"{order.window} vanished: another run has made use of it; trying again") from error
     discard_files(order)
     return StepRecord(outputs=outputs, notes=window.notes)
 

@@ -116,31 +116,31 @@ def long_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.usefixtures("worker")
 def test_a_finished_run_is_not_done_again(numbered_clips: list[Path], tmp_path: Path) -> None:
-    first = ended(submit(numbered_clips[:3], "twice", tmp_path))
-    output = RunFolder.of(str(tmp_path), "twice").joined_output("join_1")
+    first = ended(submit(numbered_clips[:3], "deployed-twice", tmp_path))
+    output = RunFolder.of(str(tmp_path), "deployed-twice").joined_output("join_1")
     assert first.state and first.state.is_completed() and str(output) in str(first.state.message)
-    assert "run_id:twice" in first.tags and "twice" in first.name
+    assert "run_id:deployed-twice" in first.tags and "deployed-twice" in first.name
     before = output.stat()
 
-    second = ended(submit(numbered_clips[:3], "twice", tmp_path))
+    second = ended(submit(numbered_clips[:3], "deployed-twice", tmp_path))
     assert second.state and second.state.is_completed() and "Already finished" in str(second.state.message)
     assert executed(second) == set() and output.stat().st_mtime_ns == before.st_mtime_ns
 
-    other = ended(submit(numbered_clips[:3], "twice", tmp_path, gap_frame_count=6))
+    other = ended(submit(numbered_clips[:3], "deployed-twice", tmp_path, gap_frame_count=6))
     assert other.state and other.state.is_failed() and "gap_frame_count was 5" in str(other.state.message)
-    moved = ended(submit(numbered_clips[:3], "twice", tmp_path / "elsewhere"))
+    moved = ended(submit(numbered_clips[:3], "deployed-twice", tmp_path / "elsewhere"))
     assert moved.state and moved.state.is_failed() and "output_base_dir" in str(moved.state.message)
     assert not (tmp_path / "elsewhere").exists()
 
     output.unlink()
-    again = ended(submit(numbered_clips[:3], "twice", tmp_path))
+    again = ended(submit(numbered_clips[:3], "deployed-twice", tmp_path))
     assert again.state and again.state.is_completed()
     assert executed(again, "join_1") & {"join_0", "join_1", "join_0_transition", "join_1_transition"} == {"join_1"}
 
 
 @pytest.mark.usefixtures("worker")
 def test_of_two_submissions_at_once_one_works(long_clips: list[Path], tmp_path: Path) -> None:
-    runs = [submit(long_clips, "at-once", tmp_path) for _ in range(2)]
+    runs = [submit(long_clips, "deployed-at-once", tmp_path) for _ in range(2)]
     names = sorted(str(run.state.name) for run in map(ended, runs) if run.state)
     assert names == ["AlreadyInProgress", "Completed"]
     refused, worked = sorted(map(refreshed, runs), key=lambda run: str(run.state and run.state.name))
@@ -152,15 +152,15 @@ def test_of_two_submissions_at_once_one_works(long_clips: list[Path], tmp_path: 
 def test_a_run_whose_process_was_killed_goes_on(
     prefect_server: PrefectServer, long_clips: list[Path], tmp_path: Path
 ) -> None:
-    first = submit(long_clips, "killed", tmp_path)
-    folder = RunFolder.of(str(tmp_path), "killed")
-    records = prefect_server.storage / "join-clips" / "killed"
+    first = submit(long_clips, "deployed-killed", tmp_path)
+    folder = RunFolder.of(str(tmp_path), "deployed-killed")
+    records = prefect_server.storage / "join-clips" / "deployed-killed"
     until(lambda: list(records.glob("join_0-*")), "the record of the first join")
     os.kill(first_process(first), signal.SIGKILL)
     crashed = ended(first)
     assert crashed.state and crashed.state.is_crashed()
 
-    second = ended(submit(long_clips, "killed", tmp_path))
+    second = ended(submit(long_clips, "deployed-killed", tmp_path))
     assert second.state and second.state.is_completed(), second.state
     done = executed(second, "join_1")
     assert "join_1" in done and not {"join_0", "clip_1_body", "join_0_transition"} & done
