@@ -58,8 +58,8 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, Proc
 
 CHILD = Path(__file__).with_name("warm_child.py")
 
-GRACE_SECONDS = 5
-"""From SIGTERM to SIGKILL, half of the time in which a cancelled run must have stopped."""
+GRACE_SECONDS = 4
+"""From SIGTERM to SIGKILL: half of the time in which a cancelled run must have stopped, hooks and all."""
 
 QUERY_SECONDS = 1
 """Between two looks for work, unless PREFECT_WORKER_QUERY_SECONDS is set; Prefect's 10 are longer than many a seam."""
@@ -161,8 +161,9 @@ class Child:
 
 
 class PromptTermination(_PosixProcessGroupTerminationScope):
-    """How Prefect ends a cancelled run's process; by itself it would wait for 30 s before SIGKILL."""
+    """How Prefect ends a cancelled run's process; by itself it would look every 3 s, and give it 30."""
 
+    wait_after_graceful_kill = False
     _timer: asyncio.TimerHandle | None = None
 
     def graceful_kill(self, pid: int) -> None:
@@ -203,8 +204,14 @@ class WarmRun:
             task_status.started(ProcessHandle(run, PromptTermination()))  # type: ignore[arg-type] # all that it uses
             self._told.started(run.pid)
             run.returncode = await child.do("run", flow_run.id, port, token)
+            if run.returncode and await self._is_cancelling(flow_run):
+                run.returncode = 0  # no crash: Prefect, which had it killed, says how it ends
         finally:
             await self._worker.give_back(child)
+
+    async def _is_cancelling(self, flow_run: FlowRun) -> bool:
+        state = (await self._worker.client.read_flow_run(flow_run.id)).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
 
     async def run_cancellation_hooks(self, flow_run: FlowRun, state: State[Any]) -> None:
         await self._run_hooks(flow_run, state)
@@ -213,10 +220,12 @@ class WarmRun:
         await self._run_hooks(flow_run, state)
 
     async def _run_hooks(self, flow_run: FlowRun, state: State[Any]) -> None:
-        if self._child and self._child.has_hooks:
+        assert self._child, "there is nothing to cancel, and nothing crashes, before it starts"
+        await self._child.process.wait()
+        if self._child.has_hooks:
             child = await Child.start(self._wanted)
             try:
-                await child.do("hooks", flow_run, state)
+                await child.do("hooks", flow_run.model_dump_json(), state.model_dump_json())
             finally:
                 await child.end()
 
@@ -297,18 +306,22 @@ def main(
     pool: Annotated[str, typer.Option(help="The work pool to serve, of type process.")],
     limit: Annotated[int, typer.Option(min=1, help="Flow runs at once, each in a child process of its own.")] = 1,
     name: Annotated[str | None, typer.Option(help="Of this worker in the UI; must be unique.")] = None,
+    with_healthcheck: Annotated[bool, typer.Option(help="Answer at :8080/health while it polls.")] = False,
 ) -> None:
     """Serve a work pool, with the model kept loaded between runs."""
+    # Where the deployments' pull step is to find the code.
+    os.environ.setdefault("JOIN_CLIPS_HOME", str(CHILD.parent.parent))
     with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: QUERY_SECONDS}):
-        asyncio.run(work(WarmWorker(work_pool_name=pool, limit=limit, name=name)))
+        asyncio.run(work(WarmWorker(work_pool_name=pool, limit=limit, name=name), with_healthcheck))
 
 
-async def work(worker: WarmWorker) -> None:
+async def work(worker: WarmWorker, with_healthcheck: bool) -> None:
     """Until SIGINT or SIGTERM; a second one kills."""
     # Inside the loop, as the stock command: it forwards to the handler that asyncio has set by now.
     setup_signal_handlers_worker(os.getpid(), "the warm worker", print)
     with suppress(asyncio.CancelledError):
-        await worker.start()
+        await worker.start(with_healthcheck=with_healthcheck)
+    print(f"Worker {worker.name!r} stopped!")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ What the modules of a flow hold (a loaded model) is still there for the next run
 script, with a socket as its standard input and with the environment and the working directory that it keeps for life:
 
     worker -> child    ("run", flow run id, port, token)    then ("run", ...) again, once the child is free
-                       ("hooks", flow run, state)           to a child of its own, which does nothing else
+                       ("hooks", flow run, state), in JSON  to a child of its own, which does nothing else
     child -> worker    {"has_hooks": ...}                   the flow is loaded
                        {"status": ..., "is_free": ..., "recipe": ...}   the run is over, its state is on the server
 
@@ -144,8 +144,9 @@ def loaded_recipe() -> str | None:
     return recipe.recipe_version() if recipe else None
 
 
-async def run_hooks(flow_run: FlowRun, state: State[Any]) -> None:
+async def run_hooks(flow_run_json: str, state_json: str) -> None:
     """Run the flow's hooks for a state that the worker sets: cancelling or crashed."""
+    flow_run, state = FlowRun.model_validate_json(flow_run_json), State[Any].model_validate_json(state_json)
     hooks = HookRunner(resolve_flow=load_flow_from_flow_run)
     await hooks.run_cancellation_hooks(flow_run, state)
     await hooks.run_crashed_hooks(flow_run, state)

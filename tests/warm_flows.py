@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import time
@@ -38,12 +37,6 @@ def use_model(seconds: float = 0, fail: str = "") -> State[Any]:
     return facts()
 
 
-@flow
-async def use_model_async() -> State[Any]:
-    await asyncio.sleep(0)
-    return facts()
-
-
 def note(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     with Path(f"{flow_run.parameters['marker']}.hooks").open("a") as file:
         file.write(f"{state.name} ")
@@ -56,5 +49,7 @@ def hold(marker: str, how: str = "sleep") -> None:
     if how == "crash":
         ctypes.string_at(0)
     if how == "native":
-        ctypes.PyDLL(None).sleep(600)
+        lock, mutex = ctypes.PyDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+        lock(mutex)
+        lock(mutex)  # for ever; no signal gets it out of there, as it would out of a sleep
     time.sleep(600)
