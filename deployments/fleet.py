@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -120,18 +120,16 @@ def bring_up(folder: Path, results: str) -> None:
     check_port(address, port)
     folder.mkdir(parents=True, exist_ok=True)
     api_url = f"http://{address}:{port}/api"
-    try:
-        with temporary_settings({PREFECT_API_URL: api_url}):
-            await_part(start(SERVER, server_environment(folder, api_url), folder), is_healthy)
-            for line in bootstrap(results):
-                typer.echo(line)
-            begin = datetime.now(UTC)
-            workers = [start(pool, worker_environment(api_url), folder) for pool in COMMANDS if pool != SERVER]
-            for worker in workers:
-                await_part(worker, partial(is_heard, worker.name, begin))
-    except BaseException:
-        take_down(folder)
-        raise
+    with ExitStack() as unfinished, temporary_settings({PREFECT_API_URL: api_url}):
+        unfinished.callback(take_down, folder)
+        await_part(start(SERVER, server_environment(folder, api_url), folder), is_healthy)
+        for line in bootstrap(results):
+            typer.echo(line)
+        begin = datetime.now(UTC)
+        workers = [start(pool, worker_environment(api_url), folder) for pool in COMMANDS if pool != SERVER]
+        for worker in workers:
+            await_part(worker, partial(is_heard, worker.name, begin))
+        unfinished.pop_all()
 
 
 def server_environment(folder: Path, api_url: str) -> dict[str, str]:
