@@ -1,8 +1,9 @@
 """What Prefect costs beyond the work itself: ``python -m bench.overhead``.
 
-Starts a fleet of its own. Prints its tables and writes them to ``bench/results/overhead.md``: seconds a join beyond
-what the core alone takes, in one process and through the pools; how 32 seams of a model that takes 3 s share one and
-two GPU workers; threads and memory of a run of 300 seams.
+Starts a fleet of its own. Prints its tables and writes them to ``bench/results/overhead.md``: seconds a run and a join
+beyond what the steps take as plain functions, in one process and through the pools; how 32 seams of a model that takes
+some seconds share one and two GPU workers; threads and memory of a run of 300 seams. The server's database is SQLite,
+or what ``DATABASE_URL`` names, as with ``make up``.
 """
 
 from __future__ import annotations
@@ -13,27 +14,42 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import typer
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.deployments import run_deployment
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
+from prefect.logging import disable_run_logger
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_LOCAL_STORAGE_PATH,
+    PREFECT_SERVER_API_PORT,
+    temporary_settings,
+)
 
-from bench import chain, stand_in
+from bench import stand_in
 from bench.kill_matrix import deploy, wait_for_end, wait_until
 from deployments import fleet
 from flows.join_clips import join_clips
+from splice.layout import RunFolder
+from splice.request import parse_request
+from splice.survey import local_files, plan_request
+from tasks.steps import generate_transition, join_clips_child
 
 RESULTS = Path(__file__).parent / "results" / "overhead.md"
 PORT = 4296
 GAP_FRAMES = 5
-JOINS = 16
+FEW_JOINS, MORE_JOINS = 4, 20
+INLINE_REPEATS, POOL_REPEATS = 5, 1
 SEAMS = 32
 MANY_SEAMS = 300
 
@@ -42,27 +58,27 @@ Clips = list[Path]
 
 def main() -> None:
     """Measure, print, write."""
-    lines = []
+    database = os.environ.get("DATABASE_URL", "SQLite").partition(":")[0]
     with tempfile.TemporaryDirectory(prefix="bench-overhead-") as name:
         home = Path(name)
         os.environ["PYTHONPATH"] = stand_in.installed(home / "models")
         sys.path.append(os.environ["PYTHONPATH"])
         with fleet_in(home):
             clips = make_clips(home, MANY_SEAMS + 1)
-            lines += ["| where the seams are generated | joins | seconds a join beyond the work |", "|---|---:|---:|"]
-            work = seconds_of_work(clips[: JOINS + 1], home)
-            inline = (seconds_inline(clips[: JOINS + 1], home) - work) / JOINS
-            pools = (seconds_on_pools(clips[: JOINS + 1], home, "pools", "crossfade") - work) / JOINS
-            lines += [f"| in the flow's process | {JOINS} | {inline:.2f} |", f"| on the pool | {JOINS} | {pools:.2f} |"]
-            lines += ["", *share_seams(clips[: SEAMS + 1], home), "", measure_many(clips, home)]
-    text = "\n".join(["`python -m bench.overhead`", "", *lines, "", f"{os.cpu_count()} cores."])
+            parts = [overheads(clips, home), share_seams(clips[: SEAMS + 1], home), measure_many(clips, home)]
+    text = "\n\n".join(["`python -m bench.overhead`", *parts, f"{os.cpu_count()} cores, {database}."])
     print(text)
     RESULTS.write_text(text + "\n")
 
 
 @contextmanager
 def fleet_in(home: Path) -> Iterator[None]:
-    with temporary_settings({PREFECT_SERVER_API_PORT: PORT, PREFECT_API_URL: f"http://127.0.0.1:{PORT}/api"}):
+    own = {
+        PREFECT_SERVER_API_PORT: PORT,
+        PREFECT_API_URL: f"http://127.0.0.1:{PORT}/api",
+        PREFECT_LOCAL_STORAGE_PATH: home / "storage",
+    }
+    with temporary_settings(own):
         fleet.bring_up(home, str(home / "results"))
         try:
             deploy()
@@ -81,15 +97,62 @@ def make_clips(home: Path, count: int) -> Clips:
     return [clip] * count
 
 
-def seconds_of_work(clips: Clips, home: Path) -> float:
+def overheads(clips: Clips, home: Path) -> str:
+    """The table of what Prefect adds to the steps, per run and per join."""
+    seconds_on_pools(clips[:2], home, "warm-up", "crossfade")
+    places: dict[str, tuple[Callable[[Clips, Path, str], float], int]] = {
+        "in the flow's process": (seconds_inline, INLINE_REPEATS),
+        "on the pool": (partial(seconds_on_pools, model="crossfade"), POOL_REPEATS),
+    }
+    lines = [
+        f"Medians of {INLINE_REPEATS} runs, on the pool of {POOL_REPEATS}; a join's is the slope from {FEW_JOINS} to "
+        f"{MORE_JOINS} joins.",
+        "",
+        "| where the seams are generated | seconds a join beyond the work | seconds a run |",
+        "|---|---:|---:|",
+    ]
+    for place, (run, repeats) in places.items():
+        few, more = (overhead(clips[: count + 1], home, run, repeats) for count in (FEW_JOINS, MORE_JOINS))
+        a_join = (more - few) / (MORE_JOINS - FEW_JOINS)
+        lines.append(f"| {place} | {a_join:.2f} | {few - FEW_JOINS * a_join:.2f} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def overhead(clips: Clips, home: Path, run: Callable[[Clips, Path, str], float], repeats: int) -> float:
+    """Median seconds of a run beyond those of its steps."""
+    names = [f"{uuid4()}" for _ in range(repeats)]
+    return median(run(clips, home, name) - seconds_of_work(clips, home, f"{name}-work") for name in names)
+
+
+def seconds_of_work(clips: Clips, home: Path, run_id: str) -> float:
+    """Of the steps as plain functions, the seams beside the chain as in a run."""
     started = time.monotonic()
-    chain.join(clips, home / "core", gap_frame_count=GAP_FRAMES)
+    request = parse_request(parameters(clips, home, run_id, "crossfade"))
+    timeline = plan_request(request, local_files(request))
+    folder = RunFolder.of(request.output_base_dir, run_id)
+    predecessor = None
+    with disable_run_logger(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        seams = [
+            threads.submit(generate_transition.fn, "", timeline, seam.join, folder) for seam in timeline.transitions
+        ]
+        for index, seam in enumerate(seams):
+            predecessor = join_clips_child.fn(
+                "",
+                timeline,
+                folder,
+                join_index=index,
+                is_first_join=index == 0,
+                is_last_join=seam is seams[-1],
+                next_clip="",
+                upstream={"predecessor": predecessor, "transitions": [seam.result()], "segments": []},
+            )
     return time.monotonic() - started
 
 
-def seconds_inline(clips: Clips, home: Path) -> float:
+def seconds_inline(clips: Clips, home: Path, run_id: str) -> float:
     started = time.monotonic()
-    join_clips(**parameters(clips, home, "inline", "crossfade"))
+    join_clips(**parameters(clips, home, run_id, "crossfade"))
     return time.monotonic() - started
 
 
@@ -117,19 +180,21 @@ def parameters(clips: Clips, home: Path, run_id: str, model: str) -> dict[str, A
     }
 
 
-def share_seams(clips: Clips, home: Path) -> list[str]:
+def share_seams(clips: Clips, home: Path) -> str:
     one = seconds_on_pools(clips, home, "one-worker", "stand_in")
     url = str(PREFECT_API_URL.value())
     fleet.start("gpu", fleet.worker_environment(url), home)
     wait_until(lambda: workers_of("gpu") == 2, "the second worker", pause=0.5)
     two = seconds_on_pools(clips, home, "two-workers", "stand_in")
     busy = SEAMS * stand_in.SECONDS
-    return [
+    lines = [
         f"| {SEAMS} seams, {stand_in.SECONDS:.0f} s each | seconds | of what the model alone takes |",
         "|---|---:|---:|",
         f"| 1 GPU worker | {one:.0f} | {one / busy:.2f} |",
         f"| 2 GPU workers | {two:.0f} | {two / busy:.2f} |",
     ]
+    print("\n".join(lines), flush=True)
+    return "\n".join(lines)
 
 
 def workers_of(pool: str) -> int:
