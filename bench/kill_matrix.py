@@ -168,9 +168,11 @@ def try_cell(victim: str, phase: str, clips: list[Path], home: Path, expected: s
     started = time.monotonic()
     run = submit(clips, run_id, home)
     wait_until(lambda: PHASES[phase](folder), f"{phase} of {run_id}", pause=0.002)
-    for process in VICTIMS[victim](home):
+    victims = VICTIMS[victim](home)
+    for process in victims:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(victims, timeout=DEADLINE_SECONDS)
     done = finished_steps(folder)
     revive(home)
     ended = wait_for_end(run)
