@@ -1,7 +1,8 @@
 """The splice beside what you would use instead, and beside what nothing can do without: ``python -m bench.splice``.
 
 Prints one table and the aims with what was measured, and writes both to ``bench/results/splice.md``. ``--quick`` takes
-the smallest case of each kind, and writes nothing. Needs Debian's ffmpeg and what ``bench/footage.py`` names.
+the smallest case of each kind, ``--only TEXT`` those whose names hold it; both write nothing. Needs Debian's ffmpeg and
+what ``bench/footage.py`` names.
 
 Every measurement is a process of its own, started cold: its wall time has Python's start and the imports in it; no
 memory is free but what the page cache gives up, and the clips are in it. Ours
@@ -38,7 +39,7 @@ SLACK_SECONDS = 0.1
 REPEATS = 3
 """Of ours and of the floor, of which the median counts; once where the result is long; the rivals run once."""
 
-LONG_SECONDS = 600
+LONG_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,10 @@ class Measured:
     others: float
 
 
-def main(quick: Annotated[bool, typer.Option(help="The smallest case of each kind; writes no file.")] = False) -> None:
+def main(
+    quick: Annotated[bool, typer.Option(help="The smallest case of each kind; writes no file.")] = False,
+    only: Annotated[str, typer.Option(help="Cases whose names hold this; writes no file.")] = "",
+) -> None:
     """Measures every case, prints the table as it grows, and writes it."""
     started, load = time.monotonic(), os.getloadavg()[0]
     lines = [HEADER, "", COLUMNS, f"|---|{'---:|' * (COLUMNS.count('|') - 2)}"]
@@ -137,6 +141,8 @@ def main(quick: Annotated[bool, typer.Option(help="The smallest case of each kin
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench-splice-") as name:
         for case in QUICK if quick else [*NAMED, *COUNTS, *LENGTHS]:
+            if only not in case.name:
+                continue
             rows.append(measure(case, Path(name)))
             lines.append(row(rows[-1]))
             print(lines[-1], flush=True)
@@ -149,7 +155,7 @@ def main(quick: Annotated[bool, typer.Option(help="The smallest case of each kin
         f"{(time.monotonic() - started) / 60:.0f} minutes.",
     ]
     print("\n".join(ending))
-    if not quick:
+    if not (quick or only):
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text("\n".join(lines + ending) + "\n")
 

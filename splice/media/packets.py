@@ -16,6 +16,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from splice.errors import MediaError
+from splice.media.ahead import ahead
 from splice.media.atomic import atomic_output
 from splice.media.container import open_video, video_stream
 from splice.media.encode import UNIT_REORDER_FRAMES, mux_options, timescale
@@ -46,6 +47,10 @@ def clip_part(clip: Clip, frames: FrameRange) -> Part:
     return Part(Path(clip.path), frames, clip)
 
 
+SOUND_BATCH = 64
+"""Packets of sound that are handed over at once: a second or two of AAC."""
+
+
 def join_parts(
     parts: Sequence[Part],
     path: Path,
@@ -74,7 +79,13 @@ def join_parts(
         with _open(_template(runs)) as template, av.open(str(partial), "w", options=options) as output:
             stream = _add_video(output, template, rate, in_band)
             pictures = watch(_stamped(runs, stream, rate, in_band, reorder_frames, sizes))
-            tracks = _interleaved(pictures, add_sound(output)) if add_sound else pictures
+            if add_sound:
+                sound = add_sound(output)
+                # Writing the header opens the encoder: not while the thread makes use of it.
+                output.start_encoding()
+                tracks = _interleaved(pictures, ahead(sound, SOUND_BATCH))
+            else:
+                tracks = pictures
             for packet in tracks:
                 output.mux_one(packet)
         if (written := count_frames(partial)) != len(sizes):

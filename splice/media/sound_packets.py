@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +18,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from splice.errors import MediaError
+from splice.media.ahead import ahead
 from splice.media.sound import channel_count, decode_sound, read_only, sound_stream, to_frame
 from splice.sound import SCALE_24_BIT, Samples, quantised
 from splice.types import SoundFormat
@@ -40,9 +39,6 @@ ENCODERS: dict[SoundCodec, tuple[str, str, dict[str, str]]] = {
     "flac": ("flac", "s32", {"compression_level": "5", "bits_per_raw_sample": "24", "frame_size": "16384"}),
     "opus": ("libopus", "flt", {}),
 }
-
-BLOCKS_AHEAD = 8
-"""About a second each."""
 
 MAKE_AGAIN = "delete it and run the same command with the same run_id: it is made again"
 
@@ -67,24 +63,15 @@ def encode_sound(
     Raises ValueError for boundaries in another codec, out of order, or beyond the end.
     """
     if stream.codec_context.codec.canonical_name == "flac":
-        yield from _encode_runs(stream, _made_ahead(blocks), boundaries)
+        yield from _encode_runs(stream, ahead(blocks), boundaries)
         return
     if boundaries:
         raise ValueError(f"{stream.codec_context.name}: packets depend on those before; only FLAC can be cut")
     position = 0
-    for block in _made_ahead(blocks):
+    for block in ahead(blocks):
         yield from stream.encode(_timed(to_frame(block.T, stream.layout.name, stream.sample_rate), position))
         position += block.shape[1]
     yield from stream.encode(None)
-
-
-def _made_ahead(blocks: Iterator[Samples]) -> Iterator[Samples]:
-    """The same blocks, made in a thread of its own: decoding and mixing take as long as encoding what comes of it."""
-    with ThreadPoolExecutor(max_workers=1) as maker:
-        upcoming = deque(maker.submit(next, blocks, None) for _ in range(BLOCKS_AHEAD))
-        while (block := upcoming.popleft().result()) is not None:
-            upcoming.append(maker.submit(next, blocks, None))
-            yield block
 
 
 def copied_sound(path: Path, stop_sample: int) -> Iterator[Packet[AudioStream]]:
