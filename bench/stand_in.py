@@ -13,7 +13,8 @@ from splice.models.crossfade import Crossfade
 from splice.models.protocol import Guide, ModelSettings, ModelSpec, Rendering
 from splice.models.registry import ENTRY_POINTS
 
-SECONDS = 3.0
+SECONDS = 10.0
+"""Of a seam; VACE on a good card takes longer."""
 
 
 class StandIn:

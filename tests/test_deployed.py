@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
@@ -25,12 +26,21 @@ DEADLINE_SECONDS = 150
 
 
 @pytest.fixture(scope="module")
-def worker(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the program, as the worker's machine has it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for room in ("flows", "tasks", "splice"):
+        shutil.copytree(ROOT / room, folder / room)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def worker(prefect_server: PrefectServer, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The deployment ``join-clips/prod`` as ``prefect.yaml`` has it, and a stock worker of its pool."""
     home = tmp_path_factory.mktemp("worker")
     environment = {
         **prefect_server.environment,
-        "JOIN_CLIPS_HOME": str(ROOT),
+        "JOIN_CLIPS_HOME": str(checkout),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
     }
@@ -166,3 +176,29 @@ def test_a_run_whose_process_was_killed_goes_on(
     assert "join_1" in done and not {"join_0", "clip_1_body", "join_0_transition"} & done
     codes = read_codes(folder.joined_output("join_1"))
     assert [code for code in codes if code is not None][:150] == [(0, n) for n in range(150)]
+
+
+@pytest.mark.usefixtures("worker")
+def test_after_an_upgrade_what_is_finished_stays_and_what_is_not_starts_over(
+    checkout: Path, numbered_clips: list[Path], tmp_path: Path
+) -> None:
+    obstacle = RunFolder.of(str(tmp_path), "deployed-begun").joined_output("join_1") / "in the way"
+    obstacle.mkdir(parents=True)
+    done, begun = (ended(submit(numbered_clips[:3], name, tmp_path)) for name in ("deployed-done", "deployed-begun"))
+    assert done.state and done.state.is_completed() and begun.state and begun.state.is_failed()
+    shutil.rmtree(obstacle.parent)
+    recipe = checkout / "splice" / "recipe.py"
+    before = recipe.read_text()
+    try:
+        recipe.write_text(before.replace('RECIPE = "', 'RECIPE = "upgraded '))
+        done_again, begun_again = (
+            ended(submit(numbered_clips[:3], name, tmp_path)) for name in ("deployed-done", "deployed-begun")
+        )
+    finally:
+        recipe.write_text(before)
+    assert "Already finished" in str(done_again.state and done_again.state.message) and executed(done_again) == set()
+    assert begun_again.state and begun_again.state.is_completed()
+    assert {"join_0", "join_0_transition", "join_1"} <= executed(begun_again, "join_1")
+    with get_client(sync_client=True) as client:
+        logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[begun_again.id])))
+    assert any("begun by another recipe" in log.message and "starts over" in log.message for log in logs)
