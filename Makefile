@@ -59,7 +59,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) -c constraints.txt ".[dev]"
+	$(PIP) -c constraints.txt ".[dev,gpu]"
 	@touch $@
 
 $(VENV)/.footage: bench/footage.txt | $(BIN)/python

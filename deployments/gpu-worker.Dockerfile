@@ -2,10 +2,10 @@
 #   docker build -f deployments/gpu-worker.Dockerfile -t join-clips-gpu-worker .
 FROM python:3.11-slim-bookworm
 
-# Weights are found and kept in HF_HOME: a volume.
+# Weights are found and kept in JOIN_CLIPS_MODELS: a volume.
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    JOIN_CLIPS_HOME=/join-clips HF_HOME=/weights
+    JOIN_CLIPS_HOME=/join-clips JOIN_CLIPS_MODELS=/weights
 
 RUN useradd --create-home --uid 1000 join && install -d -o join /weights
 WORKDIR /join-clips

@@ -97,8 +97,15 @@ def join_clips(
         blend_frames: crossfade width on each edge of the generated span, at most context_frame_count
         prompt: what a diffusion model is told to make
         negative_prompt: what it is told to avoid; empty: the model's own
-        model: flow_morph or crossfade run on any CPU
+        model: flow_morph or crossfade run on any CPU; the others need a GPU and weights
         seed: empty: derived from run_id and join, and recorded
+        num_inference_steps: of a diffusion model; empty: its preset's
+        guidance_scale: of a diffusion model; empty: its preset's
+        additional_loras: for a diffusion model: safetensors files with weights
+        generation_resolution: [width, height] at which a diffusion model works; empty: its own
+        time_stride: a diffusion model makes every so-many-th frame, and the rest is interpolated
+        vid2vid_strength: 0 to 1, in replace_mode: a diffusion model starts from the frames being replaced
+        enhance_prompt: a vision-language model writes each join's prompt
         gpu_deployment: where seams are generated, generate-transition/gpu on a fleet; empty: in this process
         max_seams_in_flight: seams that wait for that pool at once
         aspect_ratio: W:H, standardises by centre crop

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -31,7 +31,7 @@ class _Note(BaseModel):
 
 
 class Handles(_Note):
-    """What stands beside the context frames. left_frames, right_frames: how many there are of each side, left first.
+    """What stands beside the frames. left_frames, right_frames, replaced_frames: how many there are, in this order.
 
     revision: of the model that the run was planned with. pixels_sha256: hexadecimal, of all frames one after another.
     """
@@ -39,6 +39,7 @@ class Handles(_Note):
     kind: Literal["handles"] = "handles"
     left_frames: int
     right_frames: int
+    replaced_frames: int
     gap_frames: int
     rate: Fraction
     pixels_sha256: str
@@ -64,25 +65,38 @@ def write_handles(timeline: Timeline, transition: Transition, path: Path) -> Non
     handles = Handles(
         left_frames=len(guide.left),
         right_frames=len(guide.right),
+        replaced_frames=0 if guide.replaced is None else len(guide.replaced),
         gap_frames=guide.gap_frames,
         rate=guide.rate,
-        pixels_sha256=_digest(chain(guide.left, guide.right)),
+        pixels_sha256=_digest(_pictures(guide)),
         model=transition.spec.name,
         revision=transition.spec.revision,
         settings=transition.settings.model_settings,
     )
-    write_lossless(chain(guide.left, guide.right), path, guide.rate, handles.model_dump_json())
+    write_lossless(_pictures(guide), path, guide.rate, handles.model_dump_json())
 
 
 def read_handles(path: Path) -> tuple[Guide, Handles]:
     """What ``write_handles`` wrote, bit for bit. Raises MediaError where the file is missing, damaged or foreign."""
     video = open_lossless(path)
     handles = _parse(video, Handles)
-    pictures = list(video.read(handles.left_frames + handles.right_frames))
+    counts = (handles.left_frames, handles.right_frames, handles.replaced_frames)
+    pictures = list(video.read(sum(counts)))
     if _digest(pictures) != handles.pixels_sha256:
         raise MediaError(f"{path}: its frames are not those that were written; {ANEW}")
-    left, right = np.stack(pictures[: handles.left_frames]), np.stack(pictures[handles.left_frames :])
-    return Guide(left, right, handles.gap_frames, handles.rate), handles
+    drawn = iter(pictures)
+    left, right, replaced = (list(islice(drawn, count)) for count in counts)
+    return Guide(
+        left=np.stack(left),
+        right=np.stack(right),
+        gap_frames=handles.gap_frames,
+        rate=handles.rate,
+        replaced=np.stack(replaced) if replaced else None,
+    ), handles
+
+
+def _pictures(guide: Guide) -> Iterable[Frame]:
+    return chain(guide.left, guide.right, () if guide.replaced is None else guide.replaced)
 
 
 def render_handles(path: Path, window: Path, model: TransitionModel) -> Window:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from splice.errors import RequestError
@@ -19,8 +20,9 @@ from splice.format import (
     conformed_frame_count,
     encode_reason,
 )
-from splice.models.protocol import ModelSpec, WindowRule
+from splice.models.protocol import ModelSettings, ModelSpec, WindowRule
 from splice.request import JoinRequest, PerJoinSettings
+from splice.stride import needed_context, spanned_context, strided_context, strided_gap
 from splice.types import (
     Clip,
     Context,
@@ -88,9 +90,17 @@ def _lay_transitions(
 
 
 def _check_overrides(join: int, settings: JoinSettings, spec: ModelSpec) -> None:
-    for name in ("num_inference_steps", "guidance_scale", "additional_loras"):
-        if getattr(settings.model_settings, name) not in (None, ()) and name not in spec.overrides:
-            raise RequestError(f"join {join}: model {spec.name} has no {name} to override; leave it out")
+    for override in fields(ModelSettings):
+        given = getattr(settings.model_settings, override.name)
+        if override.default not in (MISSING, given) and override.name not in spec.overrides:
+            asked = "enhance_prompt" if override.name == "prompt_model" else override.name
+            raise RequestError(f"join {join}: model {spec.name} has no {asked} to override; leave it out")
+    steps = settings.model_settings.num_inference_steps
+    if steps is not None and steps % spec.step_multiple:
+        raise RequestError(
+            f"join {join}: num_inference_steps is {steps}, but model {spec.name} has {spec.step_multiple} phases of "
+            f"equally many steps; needed is a multiple of {spec.step_multiple}"
+        )
 
 
 def _taken(settings: JoinSettings, spec: ModelSpec) -> tuple[int, int, int]:
@@ -150,20 +160,31 @@ def _window(
         wanted = min(wanted, spec.max_context or wanted)
         return min(wanted, left_has), min(wanted, right_has), ()
     multiple, limit = spec.window.multiple, spec.window.max_frames
-    for context in range(wanted, max(1, blend) - 1, -1):
-        left, right = window_context(context, gap, right_has, spec.window)
-        if left + gap + right <= limit and right >= blend and _keeps_whole_latents(left, gap, right, multiple):
+    stride = settings.model_settings.time_stride
+    modelled, has = strided_gap(gap, stride), strided_context(right_has, stride)
+    least = needed_context(max(1, blend), stride)
+    for context in range(wanted, least - 1, -1):
+        left, right = window_context(context, modelled, has, spec.window)
+        fits = left + modelled + right <= limit and spanned_context(min(left, right), stride) >= blend
+        if fits and keeps_whole_latents(left, modelled, right, multiple):
             shrunk = f"context shrunk from {wanted} to {context} frames to fit a window of {limit}"
-            return left, right, (shrunk,) if context < wanted else ()
-    left, right = window_context(max(1, blend), gap, right_has, spec.window)
-    if right < blend:
+            notes = (shrunk,) if context < wanted else ()
+            return spanned_context(left, stride), spanned_context(right, stride), notes
+    left, right = window_context(least, modelled, has, spec.window)
+    if right < least:
         raise RequestError(
             f"join {join}: the right clip is too short: it has {right_has} frames beyond the gap, of which "
             f"{spec.name} sees {right} (whole groups of {multiple}), but {blend} are needed to blend"
         )
+    if left + modelled + right <= limit:
+        raise RequestError(
+            f"join {join}: no window of {spec.name} holds a gap of {gap} frames with time_stride={stride} in latents "
+            f"of its own; choose another gap_frame_count or time_stride"
+        )
     raise RequestError(
         f"join {join}: a gap of {gap} frames with {blend} blended on each side needs a window of "
-        f"{left + gap + right} frames, but {spec.name} has one of {limit} frames at most"
+        f"{left + modelled + right} frames, but {spec.name} has one of {limit} frames at most; a time_stride above "
+        f"{stride} models fewer of them"
     )
 
 
@@ -182,7 +203,7 @@ def window_context(context: int, gap: int, right_has: int, rule: WindowRule) -> 
     return left + (1 - left - gap - right) % multiple, right
 
 
-def _keeps_whole_latents(left: int, gap: int, right: int, multiple: int) -> bool:
+def keeps_whole_latents(left: int, gap: int, right: int, multiple: int) -> bool:
     """Whether every latent that holds a gap frame is marked to be generated.
 
     The pipeline takes one frame of the mask for each latent (nearest-exact), wherever that lies: a gap

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from splice.errors import RequestError
 from splice.models.protocol import ModelSettings
+from splice.settings import settings as machine_settings
 from splice.storage import check_url, redacted
 from splice.types import JoinSettings
 
@@ -131,6 +132,15 @@ class JoinRequest(_Model):
         nearest = min(STANDARD_RATES, key=lambda rate: abs(float(rate) - self.fps))  # type: ignore[operator]
         return nearest if abs(float(nearest) - self.fps) < 0.005 else Fraction(self.fps).limit_denominator(1001)
 
+    @property
+    def generation_size(self) -> tuple[int, int] | None:
+        """``generation_resolution`` as (width, height)."""
+        return (
+            None
+            if self.generation_resolution is None
+            else (self.generation_resolution[0], self.generation_resolution[1])
+        )
+
     def settings(self, join: int) -> JoinSettings:
         """What holds at join ``join``, 0 .. join_count - 1: the request's parameters under its override's."""
         override = self.per_join_settings[join] if join < len(self.per_join_settings) else PerJoinSettings()
@@ -153,6 +163,10 @@ class JoinRequest(_Model):
                 num_inference_steps=value("num_inference_steps"),
                 guidance_scale=value("guidance_scale"),
                 additional_loras=tuple(sorted(value("additional_loras").items())),
+                generation_resolution=self.generation_size,
+                time_stride=self.time_stride,
+                vid2vid_strength=self.vid2vid_strength,
+                prompt_model=machine_settings().prompt_model if self.enhance_prompt else None,
             ),
         )
 
@@ -186,6 +200,11 @@ def parse_request(parameters: Mapping[str, Any]) -> JoinRequest:
                 f"join {join}: blend_frames is {settings.blend_frames}, but the model sees only "
                 f"{settings.context_frame_count} context frames of each side; set blend_frames to at most "
                 f"{settings.context_frame_count} or raise context_frame_count"
+            )
+        if request.vid2vid_strength is not None and not settings.replace_mode:
+            raise RequestError(
+                f"join {join}: vid2vid_strength is {request.vid2vid_strength}, but no frames are replaced from which "
+                f"it could start; set replace_mode, or leave it out"
             )
     _refuse_places(request)
     _refuse_unavailable(request)
@@ -240,10 +259,6 @@ def _refuse_places(request: JoinRequest) -> None:
 def _refuse_unavailable(request: JoinRequest) -> None:
     """Refuse what the schema promises for later versions, rather than ignore it."""
     asked = {
-        "generation_resolution": request.generation_resolution is not None,
-        "time_stride": request.time_stride != 1,
-        "vid2vid_strength": request.vid2vid_strength is not None,
-        "enhance_prompt": request.enhance_prompt,
         "max_seam_score": request.max_seam_score is not None,
         "quality_retries": request.quality_retries != 0,
     }

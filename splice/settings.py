@@ -21,6 +21,10 @@ class Settings(BaseSettings):
 
     work_dir: where runs whose output goes elsewhere have their files meanwhile.
     cache_dir: where fetched clips are kept, by content. It may be deleted at any time.
+    models: where the weights of diffusion models are.
+    prompt_model: the vision-language model that ``enhance_prompt`` asks: a repository that was fetched, or a folder.
+    compile: whether torch compiles the diffusion models: minutes for the first seam, then each is faster.
+    attention: of the diffusion models, by diffusers' name for it ("flash", "sage", ...); empty: torch's own.
     max_download_gb: the largest file that is fetched, in units of 10^9 bytes.
     allow_private_addresses: whether http(s) clips may come from private, loopback and link-local addresses.
     s3_endpoint_url: of an S3 server other than Amazon's; empty: as boto3 is configured.
@@ -31,6 +35,10 @@ class Settings(BaseSettings):
 
     work_dir: Folder = Path("~/.cache/join-clips/work")
     cache_dir: Folder = Path("~/.cache/join-clips/clips")
+    models: Folder = Path("~/.cache/join-clips/models")
+    prompt_model: str = "HuggingFaceTB/SmolVLM-Instruct"
+    compile: bool = False
+    attention: str | None = None
     max_download_gb: Annotated[float, Field(gt=0)] = 50
     allow_private_addresses: bool = False
     s3_endpoint_url: str | None = None

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from splice.media import identify_clip, probe_clip, probe_soundtrack
-from splice.models import spec_of
+from splice.models import find_model, spec_of
 from splice.models.protocol import ModelSpec
+from splice.models.weights import check_loras, require_repository
 from splice.plan import plan_timeline
 from splice.request import ClipSource, JoinRequest
+from splice.settings import settings
 from splice.storage import RemoteIdentity, S3Access, cached_sha256, fetch, locate, redacted
 from splice.types import Clip, ClipIdentity, Soundtrack, SourceFile, Timeline
 
@@ -46,9 +48,16 @@ def local_files(request: JoinRequest, identify: Callable[[str], ClipIdentity] = 
 
 
 def find_specs(request: JoinRequest) -> dict[str, ModelSpec]:
-    """By name, every model that is asked for. Raises RequestError: unknown, or it can't run here."""
-    names = dict.fromkeys(request.settings(join).model for join in range(request.join_count))
-    return {name: spec_of(name) for name in names}
+    """By name, every model that is asked for. Raises RequestError: unknown, or it is to run here and can't."""
+    asked = [request.settings(join) for join in range(request.join_count)]
+    names = dict.fromkeys(each.model for each in asked)
+    if request.gpu_deployment:
+        return {name: spec_of(name) for name in names}
+    if request.enhance_prompt:
+        require_repository(settings().prompt_model)
+    for each in asked:
+        check_loras(each.model_settings.additional_loras)
+    return {name: find_model(name).spec for name in names}
 
 
 def plan_request(request: JoinRequest, files: Mapping[str, SourceFile]) -> Timeline:

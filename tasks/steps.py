@@ -16,7 +16,7 @@ from splice.contact_sheet import write_contact_sheet
 from splice.join import write_join
 from splice.layout import RunFolder
 from splice.media import atomic_output
-from splice.models import find_model
+from splice.models.loaded import loaded_model
 from splice.records import JoinResult, OutputFile, RequestRecord, StepRecord, bring_back, publish_file
 from splice.report import join_report, join_timeline
 from splice.storage import RemoteIdentity, S3Access, upload
@@ -78,7 +78,7 @@ def generate_transition(key: str, timeline: Timeline, transition_index: int, fol
     """Let the model render one seam, and encode it as one unit, or as two where a loop divides it."""
     transition = timeline.transitions[transition_index]
     watch = partial(tracked, description=f"seam {transition_index}", total=transition.frame_count)
-    notes = write_transition(timeline, transition, find_model(transition.settings.model), folder, watch)
+    notes = write_transition(timeline, transition, loaded_model(transition.settings.model), folder, watch)
     pieces = timeline.pieces_of(transition)
     outputs = tuple(_publish(folder, folder.unit(piece), piece.frame_count) for piece in pieces)
     return StepRecord(outputs=outputs, notes=dict(notes))

@@ -63,7 +63,7 @@ BAD_OPTIONS = {
     "a clip too short": (["--replace-mode", "--gap-frames", "80"], "gap_frame_count of at most"),
     "run_id with a slash": (["--run-id", "a/b"], "run_id"),
     "unknown model": (["--model", "dreamer"], "model dreamer is unknown"),
-    "default model without a GPU": (["--model", "lightning_baseline_2_2_2"], "models that run here: flow_morph"),
+    "default model without a GPU": (["--model", "lightning_baseline_2_2_2"], "needs a CUDA GPU"),
     "aspect": (["--aspect-ratio", "16x9"], "16:9"),
     "resolution": (["--resolution", "1280"], "1280x720"),
     "fps": (["--fps", "fast"], "30000/1001"),

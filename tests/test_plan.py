@@ -44,11 +44,15 @@ BT709 = ColorTags("bt709", "bt709", "bt709", full_range=False)
 PQ = ColorTags("bt2020nc", "bt2020", "smpte2084", full_range=False)
 HLG = ColorTags("bt2020nc", "bt2020", "arib-std-b67", full_range=False)
 
-OVERRIDES = frozenset({"num_inference_steps", "guidance_scale", "additional_loras"})
+OF_A_JOIN: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 2.5, "additional_loras": {"style": 0.5}}
+OF_ALL: dict[str, Any] = {"time_stride": 2, "generation_resolution": [320, 160]}
 SPECS = {
     "gap_only": ModelSpec("gap_only", "1", renders_context=False),
     "free": ModelSpec("free", "1", renders_context=True),
-    "windowed": ModelSpec("windowed", "1", renders_context=True, window=WindowRule(4, 81), overrides=OVERRIDES),
+    "phased": ModelSpec("phased", "1", renders_context=True, overrides=frozenset(OF_A_JOIN), step_multiple=3),
+    "windowed": ModelSpec(
+        "windowed", "1", renders_context=True, window=WindowRule(4, 81), overrides=frozenset({*OF_A_JOIN, *OF_ALL})
+    ),
 }
 
 Shown = tuple[str, int, int]
@@ -521,6 +525,25 @@ def test_windows_by_hand(counts: list[int], context: int, gap: int, left: int, r
     assert (transition.left.padding, transition.right.padding) == (max(0, left - counts[0]), max(0, right - counts[1]))
 
 
+@pytest.mark.parametrize(
+    ("counts", "context", "gap", "stride", "left", "right"),
+    [
+        ([200, 200], 8, 53, 2, 21, 15),  # 26 of the gap are made: 11 + 26 + 8 is 45
+        ([200, 200], 8, 120, 2, 17, 15),  # more than the longest window of its own rate
+        ([200, 200], 8, 53, 4, 29, 29),  # 13 of the gap, unevenly: 54 is no multiple of 4
+        ([200, 20], 8, 53, 4, 29, 13),  # 5 of the clip are on the grid, rounded down to a whole group
+        ([200, 200], 2, 1, 3, 10, 10),  # at least one frame of the gap is made
+    ],
+)
+def test_windows_with_a_stride_by_hand(
+    counts: list[int], context: int, gap: int, stride: int, left: int, right: int
+) -> None:
+    settings = {"context_frame_count": context, "gap_frame_count": gap, "time_stride": stride, "blend_frames": 2}
+    transition = make_case(counts, model="windowed", **settings).plan().transitions[0]
+    assert (len(transition.left), len(transition.right)) == (left, right)
+    assert (transition.left.padding, transition.right.padding) == (max(0, left - counts[0]), max(0, right - counts[1]))
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Refusals
 # ---------------------------------------------------------------------------------------------------------
@@ -609,7 +632,8 @@ def test_a_refusal_says_what_does_not_fit_and_the_largest_setting_that_does(case
         (
             make_case([100, 100], model="windowed", gap_frame_count=90, blend_frames=3),
             "join 0: a gap of 90 frames with 3 blended on each side needs a window of 97 frames, "
-            "but windowed has one of 81 frames at most; what works: gap_frame_count of at most 74 at every join",
+            "but windowed has one of 81 frames at most; a time_stride above 1 models fewer of them; "
+            "what works: gap_frame_count of at most 74 at every join",
             {"gap_frame_count": 74},
         ),
         (
@@ -628,14 +652,27 @@ def test_refusals_by_hand(case: Case, message: str, remedy: dict[str, Any]) -> N
     assert caught.value.remedy == remedy
 
 
-@pytest.mark.parametrize("name", sorted(OVERRIDES))
+@pytest.mark.parametrize("name", OF_A_JOIN)
 def test_an_override_that_the_model_does_not_read_is_refused(name: str) -> None:
-    values = {"num_inference_steps": 4, "guidance_scale": 2.5, "additional_loras": {"style": 0.5}}
-    taken = make_case([100, 100, 100], [{}, {name: values[name], "model": "windowed"}])
+    taken = make_case([100, 100, 100], [{}, {name: OF_A_JOIN[name], "model": "windowed"}])
     assert taken.plan().transitions[1].settings == taken.request.settings(1)
     with pytest.raises(RequestError, match=rf"join 1: model free has no {name} to override; leave it out") as caught:
-        make_case([100, 100, 100], [{}, {name: values[name]}]).plan()
+        make_case([100, 100, 100], [{}, {name: OF_A_JOIN[name]}]).plan()
     assert caught.value.remedy == {}
+
+
+@pytest.mark.parametrize("name", OF_ALL)
+def test_a_setting_of_diffusion_models_is_refused_with_others(name: str) -> None:
+    assert make_case([100, 100], model="windowed", **{name: OF_ALL[name]}).plan()
+    with pytest.raises(RequestError, match=rf"join 0: model free has no {name} to override; leave it out"):
+        make_case([100, 100], **{name: OF_ALL[name]}).plan()
+
+
+def test_steps_that_the_phases_of_a_model_do_not_divide_are_refused() -> None:
+    case = make_case([100, 100], model="phased", num_inference_steps=8)
+    with pytest.raises(RequestError, match=r"join 0: num_inference_steps is 8, but .* needed is a multiple of 3"):
+        case.plan()
+    assert make_case([100, 100], model="phased", num_inference_steps=9).plan()
 
 
 @given(cases(), st.integers(1, 60), st.integers(0, 8))

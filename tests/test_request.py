@@ -156,10 +156,6 @@ def test_more_overrides_than_joins_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("generation_resolution", [832, 480]),
-        ("time_stride", 2),
-        ("vid2vid_strength", 0.0),
-        ("enhance_prompt", True),
         ("max_seam_score", 1.5),
         ("quality_retries", 2),
     ],

@@ -25,7 +25,7 @@ is fast and has no match is torn a little before it has faded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +75,27 @@ class FlowMorph:
         else:
             path = _MorphPath.plan(found, velocities, motion.to_grey(guide.left[-1], size), guide.gap_frames + 1)
         return Rendering(_frames(guide, path), {"relatedness": found.relatedness, "method": method})
+
+
+def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[Frame]:
+    """What is between two frames that follow each other, in their dtype and size.
+
+    times: 0 <= time < 1, from left to right; at 0 it is ``left`` itself. Everything moves straight and evenly along the
+    flow between the two, and dissolves where that can't be trusted.
+    """
+    size = motion.grid_size(left, min(MATCH_LONG_SIDE, max(left.shape[:2])))
+    found = motion.match(motion.to_grey(left, size), motion.to_grey(right, size), np.zeros((3, 3)))
+    sides = ((found.forward, found.forward_trust), (found.backward, found.backward_trust))
+    forward, backward = (target * followed for target, followed in (_places(*side) for side in sides))
+    grid = motion.positions(size)
+    for time in times:
+        if time == 0:
+            yield left
+            continue
+        from_left = _invert(np.float32(time) * forward, grid)
+        from_right = _invert(np.float32(1 - time) * backward, grid)
+        share = np.full(grid.shape[:2], time, np.float32)
+        yield _compose(left, right, _Sources(from_left, from_right, share))
 
 
 @dataclass(frozen=True)
@@ -127,9 +148,7 @@ class _LocalPath:
     @classmethod
     def plan(cls, residual: Field, trust: Plane, velocity: Field, error: Plane, steps: int) -> _LocalPath:
         """residual: flow to the other side without the camera; velocity: a frame's, towards the other side."""
-        support = motion.blur(trust, FLOW_BLUR)[..., None]
-        target = motion.blur(residual * trust[..., None], FLOW_BLUR) / (support + LAST_RESORT)
-        followed = motion.smoothstep(support, DOUBTED, TRUSTED)
+        target, followed = _places(residual, trust)
         return cls(
             target=target * followed,
             swing=_significant(velocity - target / np.float32(steps), error) * followed,
@@ -251,6 +270,13 @@ class _DissolvePath:
 def _saturating(frames: float, span: float) -> float:
     """How far something gets that starts at 1 a frame and slows down exponentially: at most ``span``."""
     return span * (1.0 - math.exp(-frames / span))
+
+
+def _places(flow: Field, trust: Plane) -> tuple[Field, Field]:
+    """(where everything goes, 0..1 how far that is to be followed): blurred as the flow is coarse."""
+    support = motion.blur(trust, FLOW_BLUR)[..., None]
+    target = motion.blur(flow * trust[..., None], FLOW_BLUR) / (support + LAST_RESORT)
+    return target, motion.smoothstep(support, DOUBTED, TRUSTED)
 
 
 def _significant(field: Field, error: Plane) -> Field:

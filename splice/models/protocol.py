@@ -30,8 +30,9 @@ class ModelSpec:
         renders the gap alone, so that there is nothing to blend.
     window: None when any window length will do.
     max_context: how many frames of each side it makes use of, at most; None: all that it is given.
-    overrides: which of the preset overrides it reads (num_inference_steps, guidance_scale,
-        additional_loras); a request for another one is refused.
+    overrides: which of the settings that have a default (see ModelSettings) it reads; a request for another one
+        is refused.
+    step_multiple: num_inference_steps must be a multiple of it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ModelSpec:
     window: WindowRule | None = None
     max_context: int | None = None
     overrides: frozenset[str] = frozenset()
+    step_multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,15 @@ class Guide:
     right: context frames after the gap, shape (R, H, W, 3), R >= 1; the first one touches the seam.
     gap_frames: how many frames are wanted between them, >= 1.
     rate: frames per second of the timeline.
+    replaced: shape (gap_frames, H, W, 3), the source frames in whose place the gap stands; only where the
+        settings have a ``vid2vid_strength``.
     """
 
     left: Frame
     right: Frame
     gap_frames: int
     rate: Fraction
+    replaced: Frame | None = None
 
     @property
     def window_frames(self) -> int:
@@ -64,7 +69,13 @@ class Guide:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a request may ask of a model. CPU models read none of it; it is part of every cache key."""
+    """What a request may ask of a model. CPU models read none of it; it is part of every cache key.
+
+    additional_loras: (file, weight). generation_resolution: (width, height) in pixels that the model works at.
+    time_stride: it makes every that many-th frame of the window, and what is between them is interpolated.
+    vid2vid_strength: 0..1, how much of the frames being replaced is made anew; None: all.
+    prompt_model: the vision-language model that writes the prompt from what is seen at the seam; None: none does.
+    """
 
     prompt: str
     negative_prompt: str
@@ -72,6 +83,10 @@ class ModelSettings:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     additional_loras: tuple[tuple[str, float], ...] = ()
+    generation_resolution: tuple[int, int] | None = None
+    time_stride: int = 1
+    vid2vid_strength: float | None = None
+    prompt_model: str | None = None
 
 
 @dataclass(frozen=True)

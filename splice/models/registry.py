@@ -6,22 +6,30 @@ from importlib.metadata import entry_points
 
 from splice.errors import RequestError
 from splice.models.protocol import ModelSpec, TransitionModel
+from splice.models.vace.presets import PRESETS
 
 ENTRY_POINTS = "join_clips.transition_models"
 """Each entry point is a callable without arguments that returns a TransitionModel; its name is the model's."""
-
-GPU_MODELS = (
-    "lightning_baseline_2_2_2",
-    "wan_2_2_vace_lightning_baseline_2_2_2",
-    "vace_14b",
-    "vace_1_3b",
-)
 
 EMBEDDED_MODELS = ("flow_morph", "crossfade")
 
 
 def find_model(name: str) -> TransitionModel:
     """The model of that name, ready to render. Raises RequestError: unknown, or not able to run here."""
+    from splice.models.vace.model import Vace
+
+    model = _find(name)
+    if isinstance(model, Vace):
+        model.require()
+    return model
+
+
+def spec_of(name: str) -> ModelSpec:
+    """What the planner needs to know of a model, wherever it is to run. Raises RequestError where it is unknown."""
+    return _find(name).spec
+
+
+def _find(name: str) -> TransitionModel:
     if name == "flow_morph":
         from splice.models.flow_morph import FlowMorph
 
@@ -34,17 +42,11 @@ def find_model(name: str) -> TransitionModel:
     if name in added:
         model: TransitionModel = added[name].load()()
         return model
-    here = ", ".join([*EMBEDDED_MODELS, *added])
-    if name in GPU_MODELS:
-        raise RequestError(
-            f"model {name} needs a GPU and its weights, and is not available yet; models that run here: {here} "
-            f"(for example model=flow_morph)"
-        )
-    if "/" in name:
-        raise RequestError(f"model {name}: saved pipelines are not available yet; models that run here: {here}")
-    raise RequestError(f"model {name} is unknown; known are {', '.join(GPU_MODELS)}, and those that run here: {here}")
+    from splice.models.vace.model import find_vace
 
-
-def spec_of(name: str) -> ModelSpec:
-    """What the planner needs to know of a model. Raises RequestError like ``find_model``."""
-    return find_model(name).spec
+    if vace := find_vace(name):
+        return vace
+    raise RequestError(
+        f"model {name} is unknown; known are {', '.join([*EMBEDDED_MODELS, *added])}, which run anywhere, "
+        f"{', '.join(PRESETS)}, and the folder of any saved WanVACEPipeline"
+    )

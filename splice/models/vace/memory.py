@@ -1,0 +1,89 @@
+"""How a model is laid over the card's memory and the host's: the fastest way that fits, then the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import psutil
+
+from splice.models.vace.presets import Preset
+
+GIB = 2**30
+VAE_GIB = 0.5
+"""Of weights, in float32."""
+
+ACTIVATION_GIB_PER_MEGAPIXEL = 0.3
+"""Of one step, and of a frame of the window's; measured by nobody here: ``docs/gpu-check.md`` measures it."""
+
+SPARE_GIB = 6.0
+"""Left free where all is on the card: LoRA weights, CUDA's own, and what is lost between blocks."""
+
+LEAST_GIB = 2.0
+"""What group offload leaves on the card besides activations."""
+
+
+class Plan(Enum):
+    """From the fastest to the most frugal; each value is how the report calls it."""
+
+    CPU = "on the CPU"
+    CARD = "all on the card"
+    MODEL_OFFLOAD = "model offload"
+    GROUP_OFFLOAD = "group offload, VAE in tiles"
+    GROUP_OFFLOAD_FP8 = "group offload, weights in fp8, VAE in tiles"
+
+
+@dataclass(frozen=True)
+class ChosenPlan:
+    """plan, and why it was chosen: for the report."""
+
+    plan: Plan
+    reason: str
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that are free, before a model is loaded. card: None where there is none."""
+
+    card: int | None
+    host: int
+
+    def __str__(self) -> str:
+        host = f"{self.host / GIB:.0f} GiB of the machine"
+        return host if self.card is None else f"{self.card / GIB:.0f} GiB of the card, {host}"
+
+
+def choose_plans(preset: Preset, window_megapixels: float, room: Room) -> list[ChosenPlan]:
+    """The plans to try, in order: the first that should fit, and all that need less; none where the host is too small.
+
+    window_megapixels: of all frames of the window at the working size.
+    """
+    weights = preset.weights_gb * 1e9 / GIB
+    # Whatever the plan: the weights are read into the host's memory before they are laid out.
+    if max(weights, preset.text_encoder_gb * 1e9 / GIB) > room.host / GIB:
+        return []
+    if room.card is None:
+        return [ChosenPlan(Plan.CPU, "there is no card")]
+    free = room.card / GIB
+    activations = VAE_GIB + ACTIVATION_GIB_PER_MEGAPIXEL * window_megapixels
+    needs = {
+        Plan.CARD: weights + activations + SPARE_GIB,
+        Plan.MODEL_OFFLOAD: weights / preset.expert_count + activations,
+        Plan.GROUP_OFFLOAD: LEAST_GIB + activations,
+        Plan.GROUP_OFFLOAD_FP8: 0.0,
+    }
+    return [
+        ChosenPlan(plan, f"needs about {need:.0f} GiB of the card's {free:.0f} GiB that are free")
+        for plan, need in needs.items()
+        if need <= free
+    ]
+
+
+def free_host_bytes() -> int:
+    """What the machine has left, or the container where that has less (cgroup v2, in the kernel's documentation)."""
+    free = int(psutil.virtual_memory().available)
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if not limit.exists() or (most := limit.read_text().strip()) == "max":
+        return free
+    return min(free, int(most) - int(used.read_text()))

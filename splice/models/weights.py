@@ -1,0 +1,230 @@
+"""Weights of the diffusion models: where they are, whether they are whole, and how they get there.
+
+Nothing here is ever downloaded but by ``fetch``. What it fetched, it writes to ``weights.lock.json`` in the folder that
+``JOIN_CLIPS_MODELS`` names: revision, size and SHA-256 of every file. What is loaded later is held to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from splice.errors import RequestError
+from splice.media import atomic_output
+from splice.models.vace.presets import Preset, find_preset
+from splice.settings import settings
+
+LOCK = "weights.lock.json"
+
+WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*merges.txt", "tokenizer/*")
+"""Of a saved pipeline, or of a vision-language model. Never pickles: whoever loads one runs its author's code."""
+
+CLASSES = {
+    "WanVACEPipeline",
+    "WanVACETransformer3DModel",
+    "AutoencoderKLWan",
+    "UMT5EncoderModel",
+    "T5EncoderModel",
+    "T5Tokenizer",
+    "T5TokenizerFast",
+    "UniPCMultistepScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+}
+"""Which a saved pipeline may be made of."""
+
+
+class LockedFile(BaseModel):
+    """sha256: hexadecimal; of a file that the hub has no digest of, as it was fetched. mtime_ns: when it was that."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size_bytes: int
+    sha256: str
+    mtime_ns: int
+
+
+class LockedRepository(BaseModel):
+    """revision: a commit of the hub's. files: by their path in the repository."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: str
+    files: dict[str, LockedFile]
+
+
+class Lock(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    repositories: dict[str, LockedRepository] = {}
+
+
+def home_of(repository: str) -> Path:
+    """The folder in which a repository of the hub has its files on this machine."""
+    return settings().models / repository.replace("/", "--")
+
+
+def read_lock() -> Lock:
+    """What was fetched so far. Raises RequestError where the file can't be understood."""
+    path = settings().models / LOCK
+    if not path.exists():
+        return Lock()
+    try:
+        return Lock.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise RequestError(f"{path}: is no lock file of this program; delete it and fetch the weights again") from error
+
+
+def missing_files(repository: str, files: tuple[str, ...] = ()) -> list[str]:
+    """Why a repository can't be loaded: each missing or cut-off file in a phrase. files: those needed; all if empty."""
+    locked = read_lock().repositories.get(repository)
+    if locked is None:
+        return [f"{repository} was never fetched"]
+    home = home_of(repository)
+    unknown = [f"{repository}: {name} was never fetched" for name in files if name not in locked.files]
+    wanted = {name: file for name, file in locked.files.items() if not files or name in files}
+    return unknown + [
+        f"{home / name} is not there, or not what was fetched"
+        for name, file in wanted.items()
+        if not _is_intact(home / name, file)
+    ]
+
+
+def _is_intact(path: Path, file: LockedFile) -> bool:
+    """Read is only a file that was touched since: the weights are many gigabytes."""
+    if not path.is_file() or path.stat().st_size != file.size_bytes:
+        return False
+    return path.stat().st_mtime_ns == file.mtime_ns or _digest(path) == file.sha256
+
+
+def repositories_of(preset: Preset) -> dict[str, tuple[str, ...]]:
+    """By repository the files that a preset needs of it; none: a whole saved pipeline."""
+    needed: dict[str, tuple[str, ...]] = {preset.repository: ()}
+    for lora in preset.loras:
+        needed[lora.repository] = (*needed.get(lora.repository, ()), lora.file)
+    return needed
+
+
+def require_weights(preset: Preset) -> Path:
+    """The folder of a preset's pipeline. Raises RequestError: what is missing, and the command that fetches it."""
+    problems = [
+        problem for repository, files in repositories_of(preset).items() for problem in missing_files(repository, files)
+    ]
+    if problems:
+        raise RequestError(
+            f"model {preset.name}: {'; '.join(problems[:3])}; fetch it: python -m splice.models fetch {preset.name}"
+        )
+    home = home_of(preset.repository)
+    check_classes(home)
+    return home
+
+
+def require_repository(name: str) -> Path:
+    """The folder of that name, or of the repository that was fetched. Raises RequestError as above."""
+    if Path(name).is_dir():
+        return Path(name).resolve()
+    if problems := missing_files(name):
+        raise RequestError(f"{'; '.join(problems[:3])}; fetch it: python -m splice.models fetch {name}")
+    return home_of(name)
+
+
+def check_loras(loras: Iterable[tuple[str, float]]) -> None:
+    """Raises RequestError where one of (file, weight) is no safetensors file."""
+    for file, _ in loras:
+        if not Path(file).is_file() or Path(file).suffix != ".safetensors":
+            raise RequestError(f"additional_loras: {file}: needed is a safetensors file that is there")
+
+
+def check_classes(folder: Path) -> None:
+    """Raises RequestError where a folder is no saved WanVACEPipeline, or one with code of its own."""
+    index = folder / "model_index.json"
+    try:
+        parts = json.loads(index.read_text())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{folder}: is no saved pipeline (model_index.json can't be read)") from error
+    if not isinstance(parts, dict) or parts.get("_class_name") != "WanVACEPipeline":
+        raise RequestError(f"{folder}: is no WanVACEPipeline, by its model_index.json")
+    for name, part in parts.items():
+        if isinstance(part, list) and part[-1] is not None and part[-1] not in CLASSES:
+            raise RequestError(f"{index}: {name} is a {part[-1]}; allowed are {', '.join(sorted(CLASSES))}")
+
+
+def fetch(name: str) -> Iterator[str]:
+    """Download what a preset, or a repository of the hub, needs: resumed where it was cut, checked, then locked.
+
+    Yields what is done, for the user. Raises RequestError: unknown, not to be had, or a file is not what the hub says
+    it is, or not what it was when it was locked.
+    """
+    if find_spec("huggingface_hub") is None:
+        raise RequestError("fetching weights needs the gpu extra: pip install -c constraints.txt '.[gpu]'")
+    preset = find_preset(name)
+    needed = repositories_of(preset) if preset else {name: ()}
+    for repository, files in needed.items():
+        yield f"{repository} ..."
+        locked = _fetch_repository(repository, files)
+        _write_lock(repository, locked)
+        total = sum(file.size_bytes for file in locked.files.values())
+        yield f"{repository}: {len(locked.files)} files, {total / 1e9:.1f} GB, revision {locked.revision[:12]}"
+
+
+def _fetch_repository(repository: str, files: tuple[str, ...]) -> LockedRepository:
+    held = read_lock().repositories.get(repository)
+    known = held.files if held else {}
+    info, wanted = _download(repository, files, held.revision if held else None)
+    found = {}
+    for each in wanted:
+        sha256 = each.lfs.sha256 if each.lfs else known[each.rfilename].sha256 if each.rfilename in known else None
+        found[each.rfilename] = _check(home_of(repository) / each.rfilename, sha256)
+    return LockedRepository(revision=info.sha, files={**known, **found})
+
+
+def _download(repository: str, files: tuple[str, ...], revision: str | None) -> tuple[Any, list[Any]]:
+    """(the hub's word of the repository, its word of each file that is now here)."""
+    import httpx2
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        offered = info.siblings or []
+        wanted = [each for each in offered if any(fnmatch(each.rfilename, pattern) for pattern in files or WANTED)]
+        names = [each.rfilename for each in wanted]
+        absent = [file for file in files or ("*.safetensors",) if not any(fnmatch(name, file) for name in names)]
+        if absent:
+            raise RequestError(f"{repository}: has no {', '.join(absent)} in revision {info.sha}")
+        for each in wanted:
+            path = home_of(repository) / each.rfilename
+            # The hub's library takes a file for whole that it once wrote whole.
+            if path.exists() and path.stat().st_size != each.size:
+                path.unlink()
+        snapshot_download(repository, revision=info.sha, local_dir=home_of(repository), allow_patterns=names)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, httpx2.HTTPError) as error:
+        raise RequestError(
+            f"{repository}: {error}; is that its name on the hub, is there a connection, and are its terms accepted?"
+        ) from error
+    return info, wanted
+
+
+def _check(path: Path, sha256: str | None) -> LockedFile:
+    digest = _digest(path)
+    if sha256 not in (None, digest):
+        path.unlink()
+        raise RequestError(f"{path}: is not the file that the hub has; it was deleted; fetch it again")
+    return LockedFile(size_bytes=path.stat().st_size, sha256=digest, mtime_ns=path.stat().st_mtime_ns)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_lock(repository: str, locked: LockedRepository) -> None:
+    lock = Lock(repositories={**read_lock().repositories, repository: locked})
+    with atomic_output(settings().models / LOCK) as partial:
+        partial.write_text(lock.model_dump_json(indent=2) + "\n")
