@@ -81,7 +81,8 @@ class Calibration:
         change = (1 - share) * self.left.change + share * self.right.change
         correction = _features(picture) @ change.astype(np.float32)
         corrected = picture + np.clip(correction, -MOST_CHANGE, MOST_CHANGE)
-        return np.clip(corrected, 0, 1, dtype=np.float32)
+        clipped: Pictures = np.clip(corrected, 0, 1, dtype=np.float32)
+        return clipped
 
     @property
     def notes(self) -> dict[str, str | float]:

@@ -45,4 +45,5 @@ def sharpen(picture: Pictures, amount: float) -> Pictures:
     if amount == 0:
         return picture
     blurred = cv2.GaussianBlur(picture, (0, 0), RADIUS)
-    return np.clip(picture + np.float32(amount) * (picture - blurred), 0, 1, dtype=np.float32)
+    sharpened: Pictures = np.clip(picture + np.float32(amount) * (picture - blurred), 0, 1, dtype=np.float32)
+    return sharpened

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ _one_at_a_time = Lock()
 
 
 @lru_cache(maxsize=1)
-def _load(name: str) -> tuple[torch.nn.Module, object]:
+def _load(name: str) -> tuple[Any, Any]:
     folder = require_repository(name)
     local = {"local_files_only": True, "trust_remote_code": False}
     processor = AutoProcessor.from_pretrained(folder, **local)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from splice.models.protocol import Guide
+from splice.models.protocol import Frame, Guide
 
 SIZE_MULTIPLE = 16
 """Of width and height: the VAE's 8, the transformer's patches of 2."""
@@ -59,9 +59,10 @@ def working_size(width: int, height: int, native_pixels: int, asked: tuple[int, 
     return WorkingSize(max(SIZE_MULTIPLE, scaled_width), max(SIZE_MULTIPLE, scaled_height))
 
 
-def to_float(frames: NDArray[np.generic]) -> Pictures:
+def to_float(frames: Frame) -> Pictures:
     """uint8 or uint16 -> 0..1."""
-    return (frames / np.float32(np.iinfo(frames.dtype).max)).astype(np.float32)
+    pictures: Pictures = (frames / np.float32(np.iinfo(frames.dtype).max)).astype(np.float32)
+    return pictures
 
 
 def scale_pictures(pictures: Pictures, size: WorkingSize) -> Pictures:
@@ -81,7 +82,7 @@ def lay_conditions(guide: Guide, size: WorkingSize) -> Conditions:
     return Conditions(video, mask)
 
 
-def lay_start(guide: Guide, replaced: NDArray[np.generic], size: WorkingSize) -> NDArray[np.float32]:
+def lay_start(guide: Guide, replaced: Frame, size: WorkingSize) -> NDArray[np.float32]:
     """The window with the source's own frames in the gap: (1, N, 3, H, W), in 0..1."""
     return _lay_window(guide, scale_pictures(to_float(replaced), size), size)
 

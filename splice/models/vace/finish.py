@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,10 +62,11 @@ def enlarge(picture: Pictures, guide: Guide) -> Pictures:
     if picture.shape[:2] == (height, width):
         return picture
     enlarged = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LANCZOS4)
-    return np.clip(enlarged, 0, 1, dtype=np.float32)
+    clipped: Pictures = np.clip(enlarged, 0, 1, dtype=np.float32)
+    return clipped
 
 
-def quantise(picture: Pictures, dtype: np.dtype[np.generic]) -> Frame:
+def quantise(picture: Pictures, dtype: np.dtype[Any]) -> Frame:
     """0..1 -> uint8 or uint16, to the nearest level."""
     levels: Frame = np.rint(picture.astype(np.float64) * np.iinfo(dtype).max).astype(dtype)
     return levels
