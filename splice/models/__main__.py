@@ -68,7 +68,7 @@ def _why_not(name: str) -> str:
     try:
         find_model(name)
     except RequestError as error:
-        return str(error).partition(": ")[2] or str(error)
+        return f"no: {str(error).partition('; ')[0].removeprefix(f'model {name} ')}"
     return ""
 
 
