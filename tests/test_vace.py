@@ -70,7 +70,7 @@ def test_a_saved_pipeline_renders_the_whole_window(tiny: Path, guide: Guide) -> 
     frames = np.stack(list(rendering.frames))
     assert frames.shape == (21, 50, 70, 3) and frames.dtype == np.uint8
     assert rendering.notes["memory_plan"] == "on the CPU" and rendering.notes["worked_at"] == "70x50"
-    assert rendering.notes["seed"] == 5 and "drift_left" in rendering.notes
+    assert rendering.notes["prompt"] == "a calm sea" and "drift_left" in rendering.notes
 
 
 def test_ten_bit_stays_ten_bit(tiny: Path, guide: Guide) -> None:

@@ -68,7 +68,7 @@ def make_transformer() -> Any:
         num_layers=3,
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
+        rope_max_seq_len=64,
         vace_layers=[0, 2],
         vace_in_channels=96,
     )

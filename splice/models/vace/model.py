@@ -105,7 +105,7 @@ class Vace:
         )
         rendered, notes = self._engine.run(job)
         finished = finish(guide, size, rendered)
-        asked = {"prompt": prompt, "seed": settings.seed, **self._rate_note(guide)}
+        asked = {"prompt": prompt, **self._rate_note(guide)}
         return Rendering(
             fill_frames(whole, settings.time_stride, finished.frames), {**notes, **finished.notes, **asked}
         )
