@@ -325,7 +325,9 @@ def _with_remedy(
         return {**others, **limit} if count else None
 
     def found() -> Iterator[dict[str, Any] | None]:
-        for mode in ({}, {"replace_mode": False}):
+        # Without replacing there is nothing that vid2vid could start from.
+        modes = ({}, {"replace_mode": False}) if request.vid2vid_strength is None else ({},)
+        for mode in modes:
             yield largest("gap_frame_count", 1, mode)
             yield largest("blend_frames", 0, mode)
             unblended = largest("gap_frame_count", 1, {**mode, "blend_frames": 0})

@@ -187,6 +187,9 @@ def test_a_lora_that_is_for_another_model_is_refused(tiny: Path, guide: Guide, t
     with pytest.raises(RequestError, match=r"unet.safetensors: (holds no|can't be loaded as) LoRA weights"):
         render(model, guide, replace(SETTINGS, additional_loras=((str(foreign), 1.0),)))
     assert (render(model, guide) == expected).all(), "the next job is as if that one had never been"
+    other_size = save_lora(tmp_path / "other_size.safetensors", width=48)
+    with pytest.raises(RequestError, match=r"other_size.safetensors: can't be loaded as LoRA weights .*size mismatch"):
+        render(model, guide, replace(SETTINGS, additional_loras=((str(other_size), 1.0),)))
     with pytest.raises(RequestError, match="needed is a safetensors file that is there"):
         render(model, guide, replace(SETTINGS, additional_loras=((str(tmp_path / "none.safetensors"), 1.0),)))
 
@@ -334,6 +337,7 @@ def test_plans_go_from_fast_to_frugal() -> None:
     assert names(24)[0] == Plan.GROUP_OFFLOAD
     assert names(8) == [Plan.GROUP_OFFLOAD_FP8]
     assert choose_plans(LIGHTNING, 32.0, Room(80 * GIB, host))[0].plan == Plan.MODEL_OFFLOAD
+    assert names(24, 40 * GIB) == [Plan.GROUP_OFFLOAD_FP8], "pinned memory takes more than the weights"
     assert names(24, 16 * GIB) == [], "what does not fit the host can't be loaded at all"
 
 

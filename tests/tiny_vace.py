@@ -74,14 +74,14 @@ def make_transformer() -> Any:
     )
 
 
-def save_lora(path: Path, scale: float = 1.0) -> Path:
+def save_lora(path: Path, scale: float = 1.0, width: int = 24) -> Path:
     """Low-rank weights for every layer's query projection, in the format of diffusers."""
     torch.manual_seed(2)
     weights = {}
     for layer in range(3):
         name = f"transformer.blocks.{layer}.attn1.to_q"
-        weights[f"{name}.lora_A.weight"] = torch.randn(4, 24) * scale
-        weights[f"{name}.lora_B.weight"] = torch.randn(24, 4) * scale
+        weights[f"{name}.lora_A.weight"] = torch.randn(4, width) * scale
+        weights[f"{name}.lora_B.weight"] = torch.randn(width, 4) * scale
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path)
     return path

@@ -17,9 +17,13 @@ def ahead(items: Iterator[T], batch: int = 1) -> Iterator[T]:
     """The same items, at most BATCHES of ``batch`` items before they are asked for; raises what making them does."""
     with ThreadPoolExecutor(max_workers=1) as maker:
         upcoming = deque(maker.submit(_take, items, batch) for _ in range(BATCHES))
-        while made := upcoming.popleft().result():
-            upcoming.append(maker.submit(_take, items, batch))
-            yield from made
+        try:
+            while made := upcoming.popleft().result():
+                upcoming.append(maker.submit(_take, items, batch))
+                yield from made
+        finally:
+            for waiting in upcoming:
+                waiting.cancel()
 
 
 def _take(items: Iterator[T], batch: int) -> list[T]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,14 @@ def _is_intact(path: Path, file: LockedFile) -> bool:
     """Read is only a file that was touched since: the weights are many gigabytes."""
     if not path.is_file() or path.stat().st_size != file.size_bytes:
         return False
-    return path.stat().st_mtime_ns == file.mtime_ns or _digest(path) == file.sha256
+    mtime_ns = path.stat().st_mtime_ns
+    return mtime_ns == file.mtime_ns or _known_digest(path, mtime_ns) == file.sha256
+
+
+@cache
+def _known_digest(path: Path, mtime_ns: int) -> str:
+    """Read once a process, as long as it stays what it is."""
+    return _digest(path)
 
 
 def repositories_of(preset: Preset) -> dict[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from threading import Lock
 from typing import Any
 
@@ -31,6 +32,9 @@ MOST_TOKENS = 512
 """Of a prompt: what WanVACEPipeline's own default is."""
 
 TIMESTEP_TOLERANCE = 0.01
+
+MOST_REASON = 240
+"""Characters of a library's message, which may have a line for each layer."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,9 @@ class Engine:
 
     def _run(self, job: Job) -> tuple[Rendered, dict[str, str | float]]:
         texts = [job.prompt, job.negative_prompt] if job.guidance > UNGUIDED else [job.prompt]
-        embeddings = self._embed(texts)
         if self._room is None:
             self._room = _measure_room()
+        embeddings = self._embed(texts)
         megapixels = _megapixels(job)
         shortage = f"free are {self._room}"
         for chosen in choose_plans(self._preset, megapixels, self._room):
@@ -99,10 +103,10 @@ class Engine:
                 continue
             try:
                 rendered = self._attempt(chosen.plan, job, embeddings)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                shortage = str(error).splitlines()[0]
+                shortage = str(error).partition("\n")[0]
             else:
                 failed = ", ".join(plan.value for plan in self._too_much if megapixels >= self._too_much[plan])
                 reason = f"{chosen.reason}; ran out of memory: {failed}" if failed else chosen.reason
@@ -235,6 +239,8 @@ class Engine:
             if len(self._embeddings) > MOST_TEXTS:
                 self._embeddings.clear()
                 unknown = list(dict.fromkeys(texts))
+            if free_host_bytes() < self._preset.text_encoder_gb * 1e9:
+                self._drop()
             tokenizer = AutoTokenizer.from_pretrained(self._folder / "tokenizer", local_files_only=True)
             encoder = UMT5EncoderModel.from_pretrained(self._folder / "text_encoder", dtype=torch.bfloat16, **LOCAL)
             reader = WanVACEPipeline(tokenizer=tokenizer, text_encoder=encoder, vae=None, scheduler=None)
@@ -246,6 +252,8 @@ class Engine:
                         max_sequence_length=MOST_TOKENS,
                         device=torch.device("cpu"),
                     )
+            del reader, encoder
+            _collect()
         return [self._embeddings[text] for text in texts]
 
     def _drop(self) -> None:
@@ -341,8 +349,11 @@ def _load_lora(pipeline: Any, file: Path, name: str, expert: Expert) -> None:
         pipeline.load_lora_weights(
             file.parent, weight_name=file.name, adapter_name=name, load_into_transformer_2=in_second, **LOCAL
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise RequestError(f"{file}: can't be loaded as LoRA weights ({error})") from error
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+            raise
+        reason = shorten(str(error), MOST_REASON)
+        raise RequestError(f"{file}: can't be loaded as LoRA weights ({reason})") from error
     if name not in getattr(getattr(pipeline, expert), "peft_config", {}):
         raise RequestError(f"{file}: holds no LoRA weights of a Wan transformer")
 
@@ -375,6 +386,7 @@ def _collect() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.accelerator.empty_host_cache()
 
 
 def _measure_room() -> Room:
@@ -384,7 +396,7 @@ def _measure_room() -> Room:
     return Room(card, free_host_bytes())
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA's own, cuBLAS's, and that of pinned host memory: each has another class."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "ALLOC_FAILED" in text
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """CUDA's own, cuBLAS's, that of pinned memory and that of the host: each has another class."""
+    known = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in known)

@@ -54,36 +54,51 @@ class Room:
         return host if self.card is None else f"{self.card / GIB:.0f} GiB of the card, {host}"
 
 
+PINNED = 1.7
+"""Of the weights' bytes: what group offload takes of the host, where torch rounds pinned blocks up to powers of two."""
+
+
 def choose_plans(preset: Preset, window_megapixels: float, room: Room) -> list[ChosenPlan]:
     """The plans to try, in order: the first that should fit, and all that need less; none where the host is too small.
 
     window_megapixels: of all frames of the window at the working size.
     """
-    weights = preset.weights_gb * 1e9 / GIB
-    # Whatever the plan: the weights are read into the host's memory before they are laid out.
-    if max(weights, preset.text_encoder_gb * 1e9 / GIB) > room.host / GIB:
+    weights, host = preset.weights_gb * 1e9 / GIB, room.host / GIB
+    if preset.text_encoder_gb * 1e9 / GIB > host:
         return []
     if room.card is None:
-        return [ChosenPlan(Plan.CPU, "there is no card")]
+        # In float32, twice as large as they were saved.
+        return [ChosenPlan(Plan.CPU, "there is no card")] if 2 * weights <= host else []
     free = room.card / GIB
     activations = VAE_GIB + ACTIVATION_GIB_PER_MEGAPIXEL * window_megapixels
+    # (of the card, of the host): whatever the plan, the weights are read into the host's memory first.
     needs = {
-        Plan.CARD: weights + activations + SPARE_GIB,
-        Plan.MODEL_OFFLOAD: weights / preset.expert_count + activations,
-        Plan.GROUP_OFFLOAD: LEAST_GIB + activations,
-        Plan.GROUP_OFFLOAD_FP8: 0.0,
+        Plan.CARD: (weights + activations + SPARE_GIB, weights),
+        Plan.MODEL_OFFLOAD: (weights / preset.expert_count + activations, weights),
+        Plan.GROUP_OFFLOAD: (LEAST_GIB + activations, PINNED * weights),
+        Plan.GROUP_OFFLOAD_FP8: (0.0, weights),
     }
     return [
-        ChosenPlan(plan, f"needs about {need:.0f} GiB of the card's {free:.0f} GiB that are free")
-        for plan, need in needs.items()
-        if need <= free
+        ChosenPlan(plan, f"needs about {of_card:.0f} GiB of the card's {free:.0f} GiB that are free")
+        for plan, (of_card, of_host) in needs.items()
+        if of_card <= free and of_host <= host
     ]
 
 
 def free_host_bytes() -> int:
-    """What the machine has left, or the container where that has less (cgroup v2, in the kernel's documentation)."""
+    """What the machine has left, or its container where that is less (cgroup v1 and v2); cached files give way."""
     free = int(psutil.virtual_memory().available)
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if not limit.exists() or (most := limit.read_text().strip()) == "max":
-        return free
-    return min(free, int(most) - int(used.read_text()))
+    for root, names in CGROUPS.items():
+        limit, used, statistics = (Path(root) / name for name in names)
+        if limit.exists() and (most := limit.read_text().strip()) != "max":
+            values = dict(line.split() for line in statistics.read_text().splitlines())
+            cached = int(values["inactive_file"]) + int(values["active_file"])
+            free = min(free, int(most) - int(used.read_text()) + cached)
+    return free
+
+
+CGROUPS = {
+    "/sys/fs/cgroup": ("memory.max", "memory.current", "memory.stat"),
+    "/sys/fs/cgroup/memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
+}
+"""Of the process's own container, by version: limit, what is used, of what that is made."""
