@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Pictures = NDArray[np.float32]
-"""Shape (N, H, W, 3); in 0..1."""
+from splice.models.protocol import Pictures
 
 BLOCK = 32
 """Pixels of a block's side, in pictures of the size that the model works at; smaller where there would be too few."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Pictures = NDArray[np.float32]
-"""Shape (N, H, W, 3); in 0..1."""
+from splice.models.protocol import Pictures
 
 RADIUS = 1.0
 """Standard deviation in pixels of the blur that unsharp masking takes away."""

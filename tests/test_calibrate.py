@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bench.footage import SHOTS, Shot, hold_out
-from splice.calibrate import Calibration, Pictures, fit_side
+from splice.calibrate import Calibration, fit_side
+from splice.models.protocol import Pictures
 from splice.models.vace.conditions import kept_frames, to_float
 from splice.sharpness import sharpen, sharpening_amount, sharpness
 

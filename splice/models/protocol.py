@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 Frame = NDArray[Any]
 """One RGB picture, H x W x 3, full range: uint8 for 8-bit timelines, uint16 (0..65535) for deeper ones."""
+
+
+Pictures = NDArray[np.float32]
+"""Shape (N, H, W, 3), or of one picture (H, W, 3); RGB in 0..1."""
 
 
 @dataclass(frozen=True)

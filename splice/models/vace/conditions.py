@@ -9,15 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from splice.models.protocol import Frame, Guide
+from splice.models.protocol import Frame, Guide, Pictures
 
 SIZE_MULTIPLE = 16
 """Of width and height: the VAE's 8, the transformer's patches of 2."""
 
 GREY = np.float32(127.5 / 255)
-
-Pictures = NDArray[np.float32]
-"""Shape (N, H, W, 3); in 0..1."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from splice.errors import GenerationError, RequestError
-from splice.models.vace.conditions import Conditions, Pictures, Rendered, reencoded_frames
+from splice.models.protocol import Pictures
+from splice.models.vace.conditions import Conditions, Rendered, reencoded_frames
 from splice.models.vace.memory import Plan, Room, choose_plans, free_host_bytes
 from splice.models.vace.presets import Expert, Preset
 from splice.models.vace.schedule import TRAIN_TIMESTEPS, UNGUIDED, Step, boundary_of

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from splice.calibrate import Calibration, fit_side
-from splice.models.protocol import Frame, Guide, Rendering
-from splice.models.vace.conditions import Pictures, Rendered, WorkingSize, kept_frames, scale_pictures, to_float
+from splice.models.protocol import Frame, Guide, Pictures, Rendering
+from splice.models.vace.conditions import Rendered, WorkingSize, kept_frames, scale_pictures, to_float
 from splice.sharpness import sharpen, sharpening_amount
 
 
