@@ -1,35 +1,47 @@
 """Transitions against held-out truth, side by side: ``python -m bench.transitions``.
 
 Frames are cut out of running footage, each method fills the gap from the 8 frames on either side, and what it made is
-compared with what was there: means over the gap of PSNR (RGB) and SSIM (luma), and seconds a frame with all analysis.
-Prints the table and writes it to ``bench/results/transitions.md``. Needs what ``bench/footage.py`` names.
+compared with what was there. Prints the table and writes it to ``bench/results/transitions.md``, with a plot. Needs
+what ``bench/footage.py`` names, and torch for the learned interpolator.
 
-Both measures reward a blur where nothing can be known, and see no jerk: look at the pictures too.
+PSNR and SSIM reward a blur where nothing can be known, and see no jerk: look at the pictures too.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
 import cv2
+import matplotlib.pyplot as pyplot
 import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
 from bench.footage import SHOTS, Shot, hold_out
+from bench.learned import learned
+from splice.models import motion
 from splice.models.crossfade import Crossfade
 from splice.models.flow_morph import FlowMorph
+from splice.models.motion import Field
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering, TransitionModel
+from splice.quality import score_seam
 
 Luma = NDArray[np.float32]
 
 RESULTS = Path(__file__).parent / "results" / "transitions.md"
 SETTINGS = ModelSettings(prompt="", negative_prompt="", seed=0)
+GAPS = (9, 21, 53)
+FLOW_SIDE = 320
 PEAK = 255.0
+MOST_PSNR = 60.0  # of frames that are equal
+HEAD = """Means over the gap against held-out frames: PSNR in dB / SSIM / flow error in pixels at a width of 320 / our
+seam score / seconds a frame with all analysis; `python -m bench.transitions`. Last, the truth's own seam score."""
 SSIM_SIDE_PIXELS, SSIM_SIGMA_PIXELS = 11, 1.5  # Wang et al. 2004, section III-C
 SSIM_C1, SSIM_C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
@@ -116,48 +128,128 @@ def _local_mean(plane: Luma) -> Luma:
     return mean
 
 
-def measure(model: TransitionModel, guide: Guide, truth: Frame) -> tuple[float, float, float]:
-    """Mean PSNR in dB, mean SSIM and seconds a frame of a model on one gap."""
+def flow_error(made: Frame, truth: Frame) -> float:
+    """How far the motion from frame to frame is off, (N, H, W, 3) each: mean endpoint error in pixels of a picture
+    of FLOW_SIDE (Baker et al., IJCV 2011)."""
+    errors = [
+        np.linalg.norm(flow - wanted, axis=-1).mean() for flow, wanted in zip(_flows(made), _flows(truth), strict=True)
+    ]
+    return float(np.mean(errors))
+
+
+def _flows(frames: Frame) -> Iterator[Field]:
+    size = motion.grid_size(frames[0], FLOW_SIDE)
+    greys = [motion.to_grey(frame, size) for frame in frames]
+    return (motion.estimate_flow(*pair) for pair in pairwise(greys))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A method on one gap. psnr in dB, ssim -1..1: means over the gap; motion: flow error in pixels; score: of the
+    seam; seconds: a frame, with all analysis."""
+
+    psnr: float
+    ssim: float
+    motion: float
+    score: float
+    seconds: float
+
+
+def measure(model: TransitionModel, guide: Guide, truth: Frame) -> Measured:
+    """What a model makes of one gap, against what was there."""
     start = time.perf_counter()
-    made = list(model.render(guide, SETTINGS).frames)
+    made = np.stack(list(model.render(guide, SETTINGS).frames))
     seconds = (time.perf_counter() - start) / guide.gap_frames
     pairs = list(zip(made, truth, strict=True))
-    return (
-        float(np.mean([psnr_db(*pair) for pair in pairs])),
-        float(np.mean([ssim(*pair) for pair in pairs])),
-        seconds,
+    first = len(guide.left)
+    # From the last frame before the gap to the first after it.
+    around = [np.concatenate([guide.left[-1:], frames, guide.right[:1]]) for frames in (made, truth)]
+    return Measured(
+        psnr=float(np.mean([min(psnr_db(*pair), MOST_PSNR) for pair in pairs])),
+        ssim=float(np.mean([ssim(*pair) for pair in pairs])),
+        motion=flow_error(*around),
+        score=score_seam([*guide.left, *made, *guide.right], first, first + guide.gap_frames).total,
+        seconds=seconds,
     )
 
 
-def row(shot: Shot, models: tuple[TransitionModel, ...]) -> str:
-    """The table's row of one shot, in Markdown; the best of each measure is bold."""
-    guide, truth = hold_out(shot)
-    measured = [measure(model, guide, truth) for model in models]
-    best_psnr, best_ssim = (max(each[column] for each in measured) for column in (0, 1))
-    height, width = truth.shape[1:3]
-    cells = [f"{shot.name}, {shot.gap_frames} ({width}x{height})"]
-    for psnr, similarity, seconds in measured:
-        psnr_cell = f"**{psnr:.1f}**" if psnr == best_psnr else f"{psnr:.1f}"
-        ssim_cell = f"**{similarity:.3f}**" if similarity == best_ssim else f"{similarity:.3f}"
-        cells.append(f"{psnr_cell} / {ssim_cell} / {seconds:.3f}")
-    return f"| {' | '.join(cells)} |"
+class Truth:
+    """What was there: the best score that a method can be expected to get."""
+
+    spec = ModelSpec(name="truth", revision="1", renders_context=False)
+
+    def __init__(self, truth: Frame) -> None:
+        self._truth = truth
+
+    def render(self, guide: Guide, settings: ModelSettings) -> Rendering:
+        return Rendering(frames=iter(self._truth))
+
+
+def gaps(shot: Shot) -> Iterator[Shot]:
+    """The shot with gaps of every length that it has room for, each in the middle of its own; a cut as it is."""
+    for frames in (shot.gap_frames,) if shot.cut else GAPS:
+        if frames <= shot.gap_frames:
+            yield replace(shot, gap_start=shot.gap_start + (shot.gap_frames - frames) // 2, gap_frames=frames)
+
+
+def table(rows: Sequence[tuple[Shot, Sequence[Measured]]], names: Sequence[str]) -> str:
+    """Markdown: one line a gap, and the means; the best PSNR and SSIM of a line is bold."""
+    lines = [
+        f"| shot, gap | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+        *(_line(f"{shot.name}, {shot.gap_frames}", measured) for shot, measured in rows),
+        _line("**mean**", [_mean([each[n] for _, each in rows]) for n in range(len(names))]),
+    ]
+    return "\n".join(lines)
+
+
+def _line(head: str, measured: Sequence[Measured]) -> str:
+    # The truth, which comes last, competes with nobody.
+    best = max(each.psnr for each in measured[:-1]), max(each.ssim for each in measured[:-1])
+    cells = []
+    for each in measured[:-1]:
+        psnr, similarity = f"{each.psnr:.1f}", f"{each.ssim:.3f}"
+        psnr = f"**{psnr}**" if each.psnr == best[0] else psnr
+        similarity = f"**{similarity}**" if each.ssim == best[1] else similarity
+        cells.append(f"{psnr} / {similarity} / {each.motion:.2f} / {each.score:.1f} / {each.seconds:.3f}")
+    return f"| {' | '.join([head, *cells, f'{measured[-1].score:.1f}'])} |"
+
+
+def _mean(measured: Sequence[Measured]) -> Measured:
+    return Measured(*(float(np.mean([getattr(each, field.name) for each in measured])) for field in fields(Measured)))
 
 
 def main() -> None:
-    """Measures every method on every shot, prints the table as it grows, and writes it."""
-    models: tuple[TransitionModel, ...] = (HardCut(), Crossfade(), Minterpolate(), FlowMorph())
-    lines = [
-        "PSNR dB / SSIM / seconds a frame against held-out frames; `python -m bench.transitions`",
-        "",
-        f"| shot, gap | {' | '.join(model.spec.name for model in models)} |",
-        f"|---|{'---|' * len(models)}",
-    ]
-    print("\n".join(lines))
-    for shot in SHOTS:
-        lines.append(row(shot, models))
-        print(lines[-1], flush=True)
+    """Measures every method on every gap, prints the tables, and writes them, with a plot."""
+    models: list[TransitionModel] = [HardCut(), Crossfade(), Minterpolate(), *learned(), FlowMorph()]
+    names = [*(model.spec.name for model in models), "truth"]
+    rows = []
+    for shot in chain.from_iterable(map(gaps, SHOTS)):
+        guide, truth = hold_out(shot)
+        rows.append((shot, [measure(model, guide, truth) for model in (*models, Truth(truth))]))
+        print(_line(f"{shot.name}, {shot.gap_frames}", rows[-1][1]), flush=True)
+    text = "\n\n".join([HEAD, table(rows, names)])
+    print(text)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text("\n".join(lines) + "\n")
+    RESULTS.write_text(text + "\n")
+    plot(rows, names[:-1], RESULTS.with_suffix(".png"))
+
+
+def plot(rows: Sequence[tuple[Shot, Sequence[Measured]]], names: Sequence[str], path: Path) -> None:
+    """PSNR and SSIM over the length of the gap, means over the shots."""
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    related = [(shot, measured) for shot, measured in rows if not shot.cut]
+    for axis, measure_name in zip(axes, ("psnr", "ssim"), strict=True):
+        for n, name in enumerate(names):
+            means = [
+                np.mean([getattr(each[n], measure_name) for shot, each in related if shot.gap_frames == frames])
+                for frames in GAPS
+            ]
+            axis.plot(GAPS, means, marker="o", label=name, linewidth=2.5 if name == "flow_morph" else 1.5)
+        axis.set(xlabel="gap in frames", ylabel={"psnr": "PSNR in dB", "ssim": "SSIM"}[measure_name], xticks=GAPS)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ _HELP = {
     "time_stride": "A diffusion model makes every n-th frame, the rest is interpolated.",
     "vid2vid_strength": "0..1; a diffusion model starts from the frames being replaced, and changes that much.",
     "enhance_prompt": "A vision-language model writes each join's prompt.",
-    "max_seam_score": "Try a seam that is worse again. Not available yet.",
-    "quality_retries": "How often. Not available yet.",
+    "max_seam_score": "Make a seam that scores worse again, with another seed.",
+    "quality_retries": "How often, at most; the best try is kept.",
     "gpu_deployment": "Where seams are generated, for example generate-transition/gpu; left out: in this process.",
     "max_seams_in_flight": "Seams on a pool at once.",
     "aspect_ratio": "W:H; standardises by centre crop.",
@@ -284,8 +284,8 @@ def _say_what_was_done(home: Path, is_last: bool) -> None:
         return
     took = f"{report['elapsed_seconds']:.1f} s"
     console.print(f"{report['join']}: {_tally(report['this_join'])}; joined in {took}")
-    for sheet in sorted(home.glob("contact_sheet*.jpg")):
-        console.print(f"  seam: {sheet}")
+    scores = ", ".join("-" if seam["score"] is None else f"{seam['score']:.1f}" for seam in report["seams"])
+    console.print(f"  seam score {scores}: {home / 'report.html'}")
     if is_last:
         console.print(f"in all {report['frames']} frames, {report['seconds']:.1f} s: {_tally(report['total'])}")
 

@@ -106,6 +106,8 @@ def join_clips(
         time_stride: a diffusion model makes every so-many-th frame, and the rest is interpolated
         vid2vid_strength: 0 to 1, in replace_mode: a diffusion model starts from the frames being replaced
         enhance_prompt: a vision-language model writes each join's prompt
+        max_seam_score: a seam that scores worse (0: can't be told from the clips) is made again with another seed
+        quality_retries: how often, at most; the best try is kept
         gpu_deployment: where seams are generated, generate-transition/gpu on a fleet; empty: in this process
         max_seams_in_flight: seams that wait for that pool at once
         aspect_ratio: W:H, standardises by centre crop

@@ -58,6 +58,9 @@ class RunFolder:
         number = "" if len(join.transitions) == 1 else f"_{transition.join}"
         return self.join(join.name) / f"contact_sheet{number}.jpg"
 
+    def report_page(self, name: str) -> Path:
+        return self.join(name) / "report.html"
+
     def unit(self, unit: Unit) -> Path:
         if isinstance(unit, Segment):
             return self.path / "units" / f"{unit.name}.mp4"

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from splice.gate import Attempt
 from splice.layout import RunFolder
 from splice.media import identify_clip
 from splice.request import ClipSource, JoinRequest
@@ -38,10 +39,11 @@ class OutputFile(_Record):
 
 
 class StepRecord(_Record):
-    """The result of one step. notes: what a model or a join has to say for the report."""
+    """The result of one step. notes: what a model has to say for the report. attempts: at a seam that has a gate."""
 
     outputs: tuple[OutputFile, ...]
     notes: dict[str, str | float] = {}
+    attempts: tuple[Attempt, ...] = ()
 
     def is_intact_in(self, folder: RunFolder, access: S3Access | None = None) -> bool:
         """Whether every output is there, unchanged, and in the run's folder."""

@@ -13,20 +13,44 @@ import numpy as np
 import numpy.typing as npt
 import opentimelineio as otio
 
+from splice.gate import Attempt
 from splice.layout import RunFolder
+from splice.media import TrackOffsets
 from splice.mix import plan_sound
+from splice.quality import SeamScore
 from splice.recipe import recipe_version
 from splice.types import FrameRange, Join, Segment, Timeline, Transition, Unit
 
 Notes = Mapping[str, str | float]
 
 
+@dataclass(frozen=True)
+class SeamReport:
+    """What is to be said of one seam besides its plan.
+
+    notes: what the model said. attempts: every try, where a gate is set. score: None where it can't be told, and
+    unscored says why. sound_step_db: of the louder edge; None where there is no sound.
+    """
+
+    notes: Notes
+    attempts: Sequence[Attempt]
+    score: SeamScore | None
+    unscored: str
+    sound_step_db: float | None
+
+
 def join_report(
-    timeline: Timeline, join: Join, notes: Mapping[int, Notes], sizes: npt.NDArray[np.int64], elapsed_seconds: float
+    timeline: Timeline,
+    join: Join,
+    seams: Sequence[SeamReport],
+    tracks: TrackOffsets | None,
+    sizes: npt.NDArray[np.int64],
+    elapsed_seconds: float,
 ) -> dict[str, Any]:
     """Everything about one join's output, ready for JSON.
 
-    notes: what the models said, by transition. sizes: bytes of every frame. elapsed_seconds: of joining alone.
+    seams: of its transitions, in order. tracks: None where it has no sound. sizes: bytes of every frame.
+    elapsed_seconds: of joining alone.
     """
     new = set(join.new_units)
     return {
@@ -38,6 +62,7 @@ def join_report(
         "this_join": _tally(timeline, join, sizes, [unit for unit in join.output if unit in new]),
         "format": _readable(asdict(timeline.format)),
         "sound": _sound_report(timeline, join),
+        "tracks": tracks and asdict(tracks),
         "clips": [
             {
                 "name": clip.name,
@@ -48,7 +73,9 @@ def join_report(
             }
             for clip, frames, conformed in zip(timeline.clips, timeline.frame_counts, timeline.conformed, strict=True)
         ],
-        "seams": [_seam_report(transition, notes.get(transition.join, {})) for transition in join.transitions],
+        "seams": [
+            _seam_report(timeline, transition, seam) for transition, seam in zip(join.transitions, seams, strict=True)
+        ],
         "segments": _segment_reports(timeline, join, sizes),
         "recipe": recipe_version(),
     }
@@ -165,11 +192,19 @@ def _segment_reports(timeline: Timeline, join: Join, sizes: npt.NDArray[np.int64
     return reports
 
 
-def _seam_report(transition: Transition, notes: Notes) -> dict[str, Any]:
+def _seam_report(timeline: Timeline, transition: Transition, seam: SeamReport) -> dict[str, Any]:
     settings = transition.settings
     return {
         "transition": transition.join,
-        "model": {"name": transition.spec.name, "revision": transition.spec.revision, **notes},
+        "left": timeline.clips[transition.left.clip].name,
+        "right": timeline.clips[transition.right.clip].name,
+        "score": seam.score and round(seam.score.total, 3),
+        "unscored": seam.unscored,
+        "penalties": seam.score and {name: round(value, 3) for name, value in asdict(seam.score).items()},
+        "sound_step_db": seam.sound_step_db and round(seam.sound_step_db, 2),
+        "gate": {"max_seam_score": settings.max_seam_score, "quality_retries": settings.quality_retries},
+        "attempts": [asdict(attempt) for attempt in seam.attempts],
+        "model": {"name": transition.spec.name, "revision": transition.spec.revision, **seam.notes},
         "replace_mode": settings.replace_mode,
         "gap_frames": transition.gap_frame_count,
         "context_frames": [len(transition.left.frames), len(transition.right.frames)],

@@ -99,7 +99,7 @@ class JoinRequest(_Model):
     time_stride: Annotated[int, Field(ge=1)] = 1
     vid2vid_strength: Annotated[float, Field(ge=0, le=1)] | None = None
     enhance_prompt: bool = False
-    max_seam_score: float | None = None
+    max_seam_score: Annotated[float, Field(ge=0)] | None = None
     quality_retries: Annotated[int, Field(ge=0)] = 0
     gpu_deployment: str | None = None
     max_seams_in_flight: Annotated[int, Field(ge=1)] = 32
@@ -168,6 +168,8 @@ class JoinRequest(_Model):
                 vid2vid_strength=self.vid2vid_strength,
                 prompt_model=machine_settings().prompt_model if self.enhance_prompt else None,
             ),
+            max_seam_score=self.max_seam_score,
+            quality_retries=self.quality_retries,
         )
 
 
@@ -180,7 +182,7 @@ def parse_request(parameters: Mapping[str, Any]) -> JoinRequest:
     """Parameters -> a request that is complete and consistent in itself; no file is opened.
 
     Raises RequestError: a key that is unknown, a value of the wrong type or out of range, settings
-    that contradict each other, or a feature that this version does not have yet.
+    that contradict each other.
     """
     try:
         request = JoinRequest.model_validate(dict(parameters))
@@ -206,8 +208,11 @@ def parse_request(parameters: Mapping[str, Any]) -> JoinRequest:
                 f"join {join}: vid2vid_strength is {request.vid2vid_strength}, but no frames are replaced from which "
                 f"it could start; set replace_mode, or leave it out"
             )
+    if request.quality_retries and request.max_seam_score is None:
+        raise RequestError(
+            f"quality_retries is {request.quality_retries}, but without max_seam_score no seam is tried again; set both"
+        )
     _refuse_places(request)
-    _refuse_unavailable(request)
     return request
 
 
@@ -254,14 +259,3 @@ def _refuse_places(request: JoinRequest) -> None:
         )
     if base.scheme == "s3":
         check_url(base.url)
-
-
-def _refuse_unavailable(request: JoinRequest) -> None:
-    """Refuse what the schema promises for later versions, rather than ignore it."""
-    asked = {
-        "max_seam_score": request.max_seam_score is not None,
-        "quality_retries": request.quality_retries != 0,
-    }
-    for name, is_asked in asked.items():
-        if is_asked:
-            raise RequestError(f"{name}={_shorten(getattr(request, name))} is not available yet; leave it out")

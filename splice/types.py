@@ -203,7 +203,10 @@ class VideoFormat:
 
 @dataclass(frozen=True)
 class JoinSettings:
-    """What a request says of one join, its override applied. Frame counts as the request gave them."""
+    """What a request says of one join, its override applied. Frame counts as the request gave them.
+
+    max_seam_score, quality_retries: the gate, see ``splice.gate``; None: there is none.
+    """
 
     model: str
     context_frame_count: int
@@ -211,6 +214,8 @@ class JoinSettings:
     blend_frames: int
     replace_mode: bool
     model_settings: ModelSettings
+    max_seam_score: float | None = None
+    quality_retries: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from splice.records import JoinResult
 from splice.types import Join, Timeline, Transition
 
 MOST_PICTURES = 12
-"""Of the seams whose sides have the least in common; a page with hundreds of pictures is of no use."""
+"""Of the seams that score worst; a page with hundreds of pictures is of no use."""
 
 
 def start_progress(run_id: str, join_count: int) -> UUID:
@@ -40,7 +40,7 @@ def show_progress(artifact_id: UUID, share: float) -> None:
 
 
 def show_joins(run_id: str, timeline: Timeline, folder: RunFolder, states: Mapping[str, str]) -> None:
-    """One row a join: how it ended, what it is made of, what its seams are. states: of every join by name."""
+    """One row a join: how it ended, what it is made of, how its seams score. states: of every join by name."""
     rows = [_row(join, folder, states[join.name]) for join in timeline.joins]
     create_table_artifact(table=rows, key=_key("joins", run_id), description=f"The joins of `{run_id}`")
 
@@ -48,7 +48,7 @@ def show_joins(run_id: str, timeline: Timeline, folder: RunFolder, states: Mappi
 def show_seams(run_id: str, timeline: Timeline, folder: RunFolder) -> None:
     """A picture of each of the worst seams: frames before, generated and after; where the others' pictures are."""
     seams = [(join, transition) for join in timeline.joins for transition in join.transitions]
-    ranked = sorted(seams, key=lambda seam: _relatedness(seam[0], seam[1], folder))
+    ranked = sorted(seams, key=lambda seam: -_score(seam[0], seam[1], folder))
     shown = [seam for seam in ranked if folder.contact_sheet(*seam).exists()][:MOST_PICTURES]
     for join, transition in shown:
         _show_seam(run_id, timeline, transition, folder.contact_sheet(join, transition))
@@ -93,22 +93,23 @@ def _row(join: Join, folder: RunFolder, state: str) -> dict[str, Any]:
         "copied": f"{copied / join.frame_count:.1%}",
         "encoded": encoded,
         "models": ", ".join(sorted({seam["model"]["name"] for seam in report["seams"]})),
-        "relatedness": ", ".join(_rounded(seam["model"].get("relatedness")) for seam in report["seams"]),
+        "seam scores": ", ".join(_rounded(seam["score"]) for seam in report["seams"]),
+        "sound steps (dB)": ", ".join(_rounded(seam["sound_step_db"]) for seam in report["seams"]),
         "seconds": round(report["elapsed_seconds"], 1),
         "video": folder.location(folder.joined_output(join.name)),
     }
 
 
-def _relatedness(join: Join, transition: Transition, folder: RunFolder) -> float:
-    """Of the seam's two sides, 0..1, where its model says; seams of which nothing is known come last."""
+def _score(join: Join, transition: Transition, folder: RunFolder) -> float:
+    """Of a seam; those of which nothing is known come last."""
     for seam in (_report(join, folder) or {"seams": []})["seams"]:
         if seam["transition"] == transition.join:
-            return float(seam["model"].get("relatedness", 2.0))
-    return 2.0
+            return float(seam["score"] or 0.0)
+    return 0.0
 
 
 def _rounded(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _report(join: Join, folder: RunFolder) -> dict[str, Any] | None:

@@ -27,10 +27,11 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import CancelledRun, CrashedRun, ObjectNotFound
 from prefect.states import Cancelling
 from splice.errors import GenerationError, MediaError, RequestError, TransferError
+from splice.gate import make_best
 from splice.handles import lay_window, write_handles
 from splice.layout import RunFolder
 from splice.recipe import recipe_version
-from splice.records import OutputFile, StepRecord, bring_back, publish_file
+from splice.records import StepRecord, bring_back, publish_file
 from splice.storage import remove, upload
 from splice.types import Timeline, Transition
 from splice.units import write_generated
@@ -39,7 +40,7 @@ from tasks.access import access_to
 from tasks.guard import run_tag
 from tasks.progress import interrupted, tracked
 from tasks.records import read_record
-from tasks.steps import STEP
+from tasks.steps import STEP, warn_of_seam
 from tasks.window import recall_window, window_key
 
 POLL_SECONDS = 2.0
@@ -116,16 +117,32 @@ def generate_on_pool(
     Raises GenerationError: the child run failed, and why; CrashedRun, CancelledRun: it ended otherwise, even when
     tried again; RequestError: there is no such deployment.
     """
-    order = Order(key, run_id, deployment, timeline.transitions[transition_index], folder)
+    transition = timeline.transitions[transition_index]
+    orders: list[Order] = []
+
+    def make(attempt: Transition, into: RunFolder) -> dict[str, str | float]:
+        orders.append(Order(f"{key}-{len(orders)}" if orders else key, run_id, deployment, attempt, folder))
+        return make_window(orders[-1], timeline, into)
+
+    notes, attempts = make_best(timeline, transition, folder, make)
+    warn_of_seam(transition, attempts)
+    pieces, access = timeline.pieces_of(transition), access_to(folder.url)
+    outputs = tuple(publish_file(folder, folder.unit(piece), piece.frame_count, access) for piece in pieces)
+    for order in orders:
+        discard_files(order)
+    return StepRecord(outputs=outputs, notes=notes, attempts=attempts)
+
+
+def make_window(order: Order, timeline: Timeline, into: RunFolder) -> dict[str, str | float]:
+    """Let the pool render a seam once, and encode it into ``into``; what the model has to say for the report."""
     window = recall_window(order.record_key, order.window) or wait_for_window(order, timeline)
     try:
-        outputs = encode_window(order, timeline, window)
+        encode_window(order, timeline, window, into)
     except MediaError as error:
         if recall_window(order.record_key, order.window):
             raise
         raise TransferError(f"{order.window} vanished: another run has made use of it; trying again") from error
-    discard_files(order)
-    return StepRecord(outputs=outputs, notes=window.notes)
+    return window.notes
 
 
 def wait_for_window(order: Order, timeline: Timeline) -> StepRecord:
@@ -226,16 +243,13 @@ def delivered(order: Order, child: FlowRun) -> StepRecord:
     )
 
 
-def encode_window(order: Order, timeline: Timeline, window: StepRecord) -> tuple[OutputFile, ...]:
+def encode_window(order: Order, timeline: Timeline, window: StepRecord, into: RunFolder) -> None:
     """Lay the rendered frames between the originals, and encode them as the units that the transition fills."""
-    transition, folder = order.transition, order.folder
-    access = access_to(folder.url)
-    path = bring_back(folder, window.outputs[0], access)
+    transition = order.transition
+    path = bring_back(order.folder, window.outputs[0], access_to(order.folder.url))
     watch = partial(tracked, description=f"seam {transition.join}", total=transition.frame_count)
     with _hands:
-        write_generated(timeline, transition, lay_window(timeline, transition, path), folder, watch)
-    pieces = timeline.pieces_of(transition)
-    return tuple(publish_file(folder, folder.unit(piece), piece.frame_count, access) for piece in pieces)
+        write_generated(timeline, transition, lay_window(timeline, transition, path), into, watch)
 
 
 def discard_files(order: Order) -> None:

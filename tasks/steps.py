@@ -9,19 +9,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import opentimelineio as otio
 from prefect import get_run_logger, task
 from prefect.context import TaskRunContext
 from splice.contact_sheet import write_contact_sheet
+from splice.gate import Attempt, make_best
 from splice.join import write_join
 from splice.layout import RunFolder
-from splice.media import atomic_output
+from splice.media import atomic_output, track_offsets
 from splice.models.loaded import loaded_model
 from splice.records import JoinResult, OutputFile, RequestRecord, StepRecord, bring_back, publish_file
-from splice.report import join_report, join_timeline
+from splice.report import Notes, SeamReport, join_report, join_timeline
+from splice.report_page import ReportPage
+from splice.seam_view import hear_seam, view_seam
 from splice.storage import RemoteIdentity, S3Access, upload
 from splice.survey import fetch_file
-from splice.types import Join, Segment, SourceFile, Timeline
+from splice.types import Join, Segment, SourceFile, Timeline, Transition
 from splice.units import write_segment, write_transition
 
 from tasks.access import access_to
@@ -78,10 +83,31 @@ def generate_transition(key: str, timeline: Timeline, transition_index: int, fol
     """Let the model render one seam, and encode it as one unit, or as two where a loop divides it."""
     transition = timeline.transitions[transition_index]
     watch = partial(tracked, description=f"seam {transition_index}", total=transition.frame_count)
-    notes = write_transition(timeline, transition, loaded_model(transition.settings.model), folder, watch)
+
+    def make(attempt: Transition, into: RunFolder) -> Notes:
+        return write_transition(timeline, attempt, loaded_model(transition.settings.model), into, watch)
+
+    notes, attempts = make_best(timeline, transition, folder, make)
+    warn_of_seam(transition, attempts)
     pieces = timeline.pieces_of(transition)
     outputs = tuple(_publish(folder, folder.unit(piece), piece.frame_count) for piece in pieces)
-    return StepRecord(outputs=outputs, notes=dict(notes))
+    return StepRecord(outputs=outputs, notes=dict(notes), attempts=attempts)
+
+
+def warn_of_seam(transition: Transition, attempts: Sequence[Attempt]) -> None:
+    """Say it where no try at a seam was as good as was asked for."""
+    limit = transition.settings.max_seam_score
+    best = min((attempt.score for attempt in attempts if attempt.score is not None), default=0.0)
+    if limit is not None and best > limit:
+        again = "" if transition.spec.reads_seed else f"; {transition.spec.name} makes the same frames from every seed"
+        get_run_logger().warning(
+            "seam %d: the best of %d tries scores %.1f, max_seam_score is %.1f; it is kept, look at its report%s",
+            transition.join,
+            len(attempts),
+            best,
+            limit,
+            again,
+        )
 
 
 @task(**STEP, name="join-clips-child")
@@ -104,9 +130,8 @@ def join_clips_child(
     kept = _bring_back(folder, predecessor) if predecessor else None
     watch = partial(tracked, description=join.name, total=join.frame_count)
     sizes = write_join(timeline, join, folder, kept, watch)
-    notes = {t.join: record.notes for t, record in zip(join.transitions, upstream["transitions"], strict=True)}
-    report = join_report(timeline, join, notes, sizes, time.monotonic() - started)
-    _write_papers(timeline, join, folder, report)
+    elapsed_seconds = time.monotonic() - started
+    report = _write_papers(timeline, join, folder, upstream["transitions"], sizes, elapsed_seconds)
     path = folder.joined_output(join.name)
     get_run_logger().info(
         "%s%s: %s joined, %d frames in all, %d copied and %d encoded for this join: %s",
@@ -139,17 +164,37 @@ def _bring_back(folder: RunFolder, record: StepRecord) -> Path:
     return paths[0]
 
 
-def _write_papers(timeline: Timeline, join: Join, folder: RunFolder, report: dict[str, Any]) -> None:
-    """What lies beside a joined video: a picture of every seam, the report, the timeline for other editors."""
+def _write_papers(
+    timeline: Timeline,
+    join: Join,
+    folder: RunFolder,
+    transitions: Sequence[StepRecord],
+    sizes: npt.NDArray[np.int64],
+    elapsed_seconds: float,
+) -> dict[str, Any]:
+    """What lies beside a joined video: pictures of its seams, reports, the timeline for other editors."""
     home, video = folder.join(join.name), folder.joined_output(join.name)
-    sheets = [folder.contact_sheet(join, transition) for transition in join.transitions]
-    for transition, sheet in zip(join.transitions, sheets, strict=True):
-        write_contact_sheet(timeline, join, transition, video, sheet)
-    _write_text(home / "report.json", json.dumps(report, indent=2))
-    _write_text(home / "timeline.otio", otio.adapters.write_to_string(join_timeline(timeline, join, folder)))
+    tracks = track_offsets(video)
+    page, seams, papers = ReportPage(timeline.format.rate), [], []
+    for transition, record in zip(join.transitions, transitions, strict=True):
+        view, sheet = view_seam(timeline, join, transition, video), folder.contact_sheet(join, transition)
+        write_contact_sheet(view, sheet)
+        page.add(view, sheet)
+        step = hear_seam(timeline, view, video) if tracks else None
+        seams.append(SeamReport(record.notes, record.attempts, view.score, view.unscored, step))
+        papers.append(sheet)
+    report = join_report(timeline, join, seams, tracks, sizes, elapsed_seconds)
+    texts = {
+        home / "report.json": json.dumps(report, indent=2),
+        folder.report_page(join.name): page.render(report),
+        home / "timeline.otio": otio.adapters.write_to_string(join_timeline(timeline, join, folder)),
+    }
+    for path, text in texts.items():
+        _write_text(path, text)
     if folder.url:
-        for paper in (*sheets, home / "report.json", home / "timeline.otio"):
+        for paper in (*papers, *texts):
             upload(paper, folder.location(paper), access_to(folder.url))
+    return report
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -29,6 +29,7 @@ from splice.models.crossfade import Crossfade
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering, TransitionModel, WindowRule
 from splice.plan import plan_timeline
 from splice.request import parse_request
+from splice.seam_view import view_seam
 from splice.transition import generate_transition
 from splice.types import Clip, FrameRange, Join, Timeline
 from tests.footage import Code, make_clip, read_code, read_codes
@@ -453,7 +454,7 @@ def test_contact_sheets_show_the_seam(
     blend = parameters.get("blend_frames", 3) if parameters["model"] == "painter" else 0
     for join, output in zip(timeline.joins, outputs, strict=True):
         sheet = tmp_path / f"{join.name}.jpg"
-        write_contact_sheet(timeline, join, join.transitions[0], output, sheet)
+        write_contact_sheet(view_seam(timeline, join, join.transitions[0], output), sheet)
         tiles = _tiles(sheet)
         left, right = join.transitions[0].join, (join.transitions[0].join + 1) % len(counts)
         stop = counts[left]
@@ -472,14 +473,11 @@ def _tiles(sheet: Path) -> list[Code | None]:
     return [read_code(np.ascontiguousarray(tile[:-22])) for row in rows for tile in np.split(row, 4, axis=1)]
 
 
-def test_a_contact_sheet_of_a_missing_video_is_an_error(tmp_path: Path) -> None:
+def test_a_seam_of_a_missing_video_is_an_error(tmp_path: Path) -> None:
     clips = [make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=12) for i in range(2)]
     timeline = _plan(clips, {"painter": Painter()}, **PAINTED, gap_frame_count=5)
     with pytest.raises(MediaError, match=r"none\.mp4"):
-        write_contact_sheet(
-            timeline, timeline.joins[0], timeline.transitions[0], tmp_path / "none.mp4", tmp_path / "sheet.jpg"
-        )
-    assert not (tmp_path / "sheet.jpg").exists()
+        view_seam(timeline, timeline.joins[0], timeline.transitions[0], tmp_path / "none.mp4")
 
 
 # --- one result, however it is made

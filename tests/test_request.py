@@ -153,18 +153,10 @@ def test_more_overrides_than_joins_are_refused() -> None:
     assert request(per_join_settings=[{}] * 3, loop=True).join_count == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_seam_score", 1.5),
-        ("quality_retries", 2),
-    ],
-)
-def test_what_is_not_available_yet_is_refused_rather_than_ignored(name: str, value: Any) -> None:
-    message = refusal(**{name: value})
-    said, remedy = message.split("; ", 1)
-    assert said == f"{name}={value!r} is not available yet"
-    assert remedy
+def test_retries_without_a_limit_are_refused() -> None:
+    assert refusal(quality_retries=2).endswith("set both")
+    assert refusal(max_seam_score=-1.0).startswith("max_seam_score: ")
+    assert request(quality_retries=2, max_seam_score=1.5).settings(0).quality_retries == 2
 
 
 @pytest.mark.parametrize("url", ["gopher://host/b.mp4", "s3://b/x", "https://me:hush@host/b.mp4"])

@@ -4,10 +4,12 @@ from av import VideoFrame
 
 from splice.media.atomic import PARTIAL_PREFIX, atomic_output
 from splice.media.blend import mix_frames
-from splice.media.color import to_rgb, to_yuv
+from splice.media.color import to_luma, to_rgb, to_view, to_yuv
 from splice.media.encode import ENCODER_REVISION, UNIT_REORDER_FRAMES, encode_frames
+from splice.media.excerpt import TrackOffsets, read_excerpt, track_offsets
 from splice.media.lossless import ANEW, LosslessVideo, open_lossless, write_lossless
 from splice.media.packets import AddSound, Part, Watch, clip_part, count_frames, join_parts
+from splice.media.preview import encode_preview
 from splice.media.probe import identify_clip, probe_clip
 from splice.media.read import read_frames, read_output
 from splice.media.sound import channel_count, read_sound, silence
@@ -22,6 +24,7 @@ __all__ = [
     "AddSound",
     "LosslessVideo",
     "Part",
+    "TrackOffsets",
     "VideoFrame",
     "Watch",
     "add_sound_stream",
@@ -31,6 +34,7 @@ __all__ = [
     "copied_sound",
     "count_frames",
     "encode_frames",
+    "encode_preview",
     "encode_sound",
     "identify_clip",
     "join_parts",
@@ -38,13 +42,17 @@ __all__ = [
     "open_lossless",
     "probe_clip",
     "probe_soundtrack",
+    "read_excerpt",
     "read_frames",
     "read_output",
     "read_own_sound",
     "read_sound",
     "read_soundtrack",
     "silence",
+    "to_luma",
     "to_rgb",
+    "to_view",
     "to_yuv",
+    "track_offsets",
     "write_lossless",
 ]

@@ -15,6 +15,7 @@ import av
 import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
 
 from splice.models.protocol import Frame
 from splice.types import VideoFormat
@@ -48,6 +49,38 @@ def to_rgb(frame: av.VideoFrame, video_format: VideoFormat) -> Frame:
         dst_color_range=ColorRange.JPEG,
         interpolation=ACCURATE,
     ).to_ndarray()
+
+
+def to_view(frame: av.VideoFrame, video_format: VideoFormat, long_side: int) -> Frame:
+    """One frame of the timeline to be looked at: upright, square pixels, (H, W, 3) uint8 RGB.
+
+    long_side: of it in pixels at most. Both sides are even. Of more than 8 bits the upper ones are shown.
+    """
+    width, height = float(video_format.width * video_format.sample_aspect_ratio), float(video_format.height)
+    scale = min(1.0, long_side / max(width, height))
+    matrix = MATRICES[video_format.color.matrix]
+    picture = _reformat(
+        frame,
+        width=max(2, 2 * round(width * scale / 2)),
+        height=max(2, 2 * round(height * scale / 2)),
+        format="rgb24",
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=ColorRange.JPEG if video_format.color.full_range else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=Interpolation.AREA,
+    ).to_ndarray()
+    return np.rot90(picture, k=-video_format.rotation // 90) if video_format.rotation else picture
+
+
+def to_luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The luma of one frame as it is stored, (H, W); of more than 8 bits the upper ones."""
+    plane = frame.planes[0]
+    depth = frame.format.components[0].bits
+    stored = np.frombuffer(plane, np.uint8 if depth == 8 else np.uint16)  # type: ignore[call-overload]
+    luma = stored.reshape(plane.height, -1)[:, : plane.width]
+    shown: NDArray[np.uint8] = luma if depth == 8 else (luma >> (depth - 8)).astype(np.uint8)
+    return shown
 
 
 def to_yuv(rgb: Frame, video_format: VideoFormat) -> av.VideoFrame:

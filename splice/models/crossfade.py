@@ -15,7 +15,7 @@ from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rende
 class Crossfade:
     """Dissolves from the last left frame to the first right one; renders the gap alone, in any window length."""
 
-    spec = ModelSpec(name="crossfade", revision="1", renders_context=False, max_context=1)
+    spec = ModelSpec(name="crossfade", revision="1", renders_context=False, max_context=1, reads_seed=False)
 
     def render(self, guide: Guide, settings: ModelSettings) -> Rendering:
         """Frames i = 0..g-1 mix in ``(i + 1) / (g + 1)`` of the right side, so that neither end is held twice.

@@ -55,7 +55,7 @@ LAST_RESORT = 1e-3  # share of a side outside of its picture, so that the shares
 class FlowMorph:
     """Morphs what the two sides share along its motion and dissolves the rest; renders the gap alone."""
 
-    spec = ModelSpec(name="flow_morph", revision="1", renders_context=False)
+    spec = ModelSpec(name="flow_morph", revision="1", renders_context=False, reads_seed=False)
 
     def render(self, guide: Guide, settings: ModelSettings) -> Rendering:
         """Analyses the seam at once, then makes the gap's frames one by one, in the guide's dtype and size.

@@ -38,6 +38,7 @@ class ModelSpec:
     overrides: which of the settings that have a default (see ModelSettings) it reads; a request for another one
         is refused.
     step_multiple: num_inference_steps must be a multiple of it.
+    reads_seed: another seed makes other frames, so that it is worth trying again.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ModelSpec:
     max_context: int | None = None
     overrides: frozenset[str] = frozenset()
     step_multiple: int = 1
+    reads_seed: bool = True
 
 
 @dataclass(frozen=True)
