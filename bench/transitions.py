@@ -23,7 +23,7 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
-from bench.footage import SHOTS, Shot, hold_out
+from bench.footage import MORE_SHOTS, SHOTS, Shot, hold_out
 from bench.learned import learned
 from splice.models import motion
 from splice.models.crossfade import Crossfade
@@ -224,7 +224,7 @@ def main() -> None:
     models: list[TransitionModel] = [HardCut(), Crossfade(), Minterpolate(), *learned(), FlowMorph()]
     names = [*(model.spec.name for model in models), "truth"]
     rows = []
-    for shot in chain.from_iterable(map(gaps, SHOTS)):
+    for shot in chain.from_iterable(map(gaps, SHOTS + MORE_SHOTS)):
         guide, truth = hold_out(shot)
         rows.append((shot, [measure(model, guide, truth) for model in (*models, Truth(truth))]))
         print(_line(f"{shot.name}, {shot.gap_frames}", rows[-1][1]), flush=True)

@@ -199,13 +199,13 @@ class _Measured:
             return (*[np.nan] * 7, self.sharpness)
         self.step = self.luma - before.luma
         # Leads from here back to the frame before, so that that one is sampled where it says.
-        self.flow = motion.estimate_flow(self.grey, before.grey)
+        self.flow = motion.estimate_flow(self.grey, before.grey, finest_scale=1)
         grid = motion.positions((self.grey.shape[1], self.grey.shape[0]))
         warped = motion.sample(before.luma, grid + self.flow)
         bend = turn = flicker = np.nan
         if before.step is not None and before.flow is not None and before.before is not None:
             bend = _mean(self.step - before.step)
-            turn = float(np.linalg.norm(self.flow - before.flow, axis=-1).mean())
+            turn = float(cv2.magnitude(*cv2.split(self.flow - before.flow)).mean())
             flicker = abs(self.brightness - 2 * before.brightness + before.before.brightness)
         return (
             _mean(self.step),
@@ -299,7 +299,7 @@ def _frozen_frames(difference: Series, start: int, stop: int) -> float:
 
 
 def _mean(values: NDArray[np.float32]) -> float:
-    return float(np.abs(values).mean())
+    return cv2.norm(values, cv2.NORM_L1) / values.size
 
 
 def _sharpness(luma: NDArray[np.uint8]) -> float:

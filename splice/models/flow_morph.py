@@ -1,7 +1,8 @@
 """The embedded default: a motion-aware morph on any CPU, without weights.
 
 Method. The two frames at the seam are matched by optical flow, from two guesses of what the camera did in the gap
-(nothing; what it was doing on either side, extrapolated), and the match that hangs together better wins.
+(nothing; what it was doing on either side, extrapolated). Each match that hangs together, and a dissolve, are rendered
+small; the one whose seam scores best (``splice.quality``) is rendered in full.
 
 - Related sides are **morphed** along one path. The camera's share (an affine drift) moves on a cubic Hermite curve
   that leaves the left side and meets the right side at their own velocities; a pan that slows down keeps slowing
@@ -25,8 +26,9 @@ is fast and has no match is torn a little before it has faded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import cv2
@@ -35,15 +37,16 @@ import numpy as np
 from splice.models import motion
 from splice.models.motion import Drift, Field, Match, Plane, Velocity
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering
+from splice.quality import NEIGHBOURS, SeamTooShort, score_seam, shrink
 
 MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
 CONTEXT_FRAMES = motion.VELOCITY_PAIRS + motion.BASELINE_FRAMES
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, at least 0.44 within the shots
-GUESS_MARGIN = 0.02  # extrapolation must be that much more consistent: standing still is the safer guess
+GUESS_MARGIN = 0.02  # of relatedness: matches that differ by less are one
 SWING_FRAMES = 10.0  # what has a place to go to eases out of its own velocity within about that long
 SWING_SHARE = 0.2  # of the gap at most: the two ends' own velocities are not to meet in the middle
 DRIFT_FRAMES = 5.0  # what has none goes on for about that long: more tears it, less freezes it
-DRIFT_BLUR = 8.0  # grid pixels; without a match at the far end steep velocities fold and tear the picture
+DRIFT_BLUR = 12.0  # grid pixels; without a match at the far end steep velocities fold and tear the picture
 TANGENT_LIMIT = 3.0  # Fritsch & Carlson: a Hermite curve with steeper tangents overshoots
 FLOW_BLUR = 4.0  # grid pixels; half a DIS patch: nothing finer was seen by the flow, nor by its trust
 DOUBTED, TRUSTED = 0.1, 0.6  # blurred trust below which a path is dropped, and above which it is followed
@@ -55,26 +58,27 @@ LAST_RESORT = 1e-3  # share of a side outside of its picture, so that the shares
 class FlowMorph:
     """Morphs what the two sides share along its motion and dissolves the rest; renders the gap alone."""
 
-    spec = ModelSpec(name="flow_morph", revision="1", renders_context=False, reads_seed=False)
+    spec = ModelSpec(name="flow_morph", revision="2", renders_context=False, reads_seed=False)
 
     def render(self, guide: Guide, settings: ModelSettings) -> Rendering:
         """Analyses the seam at once, then makes the gap's frames one by one, in the guide's dtype and size.
 
-        Reads no settings. Notes: ``relatedness`` (0..1, see ``Match``) and ``method``: "morph", "extrapolate and
-        morph" (the camera's extrapolated motion was needed to match the sides) or "dissolve".
+        Reads no settings. Notes: ``relatedness`` (0..1, see ``Match``), ``method``: "morph", "extrapolate and
+        morph" (from a match that supposes the camera went on as it did) or "dissolve"; and the seam score of each that
+        was tried. The best one is rendered; where the context is too short to score, the best related.
         """
         size = motion.grid_size(guide.left[-1], _match_side(guide))
         velocities = (
             motion.measure_velocity(guide.left[-CONTEXT_FRAMES:], size),
             motion.measure_velocity(guide.right[:CONTEXT_FRAMES], size),
         )
-        found, method = _match_sides(guide, size, velocities)
-        path: _Path
-        if method == "dissolve":
-            path = _DissolvePath.plan(velocities, guide.gap_frames + 1)
-        else:
-            path = _MorphPath.plan(found, velocities, motion.to_grey(guide.left[-1], size), guide.gap_frames + 1)
-        return Rendering(_frames(guide, path), {"relatedness": found.relatedness, "method": method})
+        variants = _plan_variants(guide, size, velocities)
+        scores = _score_variants(guide, variants)
+        method = min(scores, key=scores.__getitem__) if scores else next(iter(variants))
+        relatedness = max(variant.relatedness for variant in variants.values())
+        notes: dict[str, str | float] = {"relatedness": relatedness, "method": method}
+        notes |= {f"{name} score": round(score, 2) for name, score in scores.items()}
+        return Rendering(_frames(guide, variants[method].path), notes)
 
 
 def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[Frame]:
@@ -120,16 +124,52 @@ def _match_side(guide: Guide) -> int:
     return max(motion.VELOCITY_LONG_SIDE, min(MATCH_LONG_SIDE, own_side))
 
 
-def _match_sides(guide: Guide, size: tuple[int, int], velocities: tuple[Velocity, Velocity]) -> tuple[Match, str]:
+@dataclass(frozen=True)
+class _Variant:
+    """One way to fill the gap. relatedness: of the match that it relies on, or that there is in spite of it."""
+
+    path: _Path
+    relatedness: float
+
+
+def _plan_variants(guide: Guide, size: tuple[int, int], velocities: tuple[Velocity, Velocity]) -> dict[str, _Variant]:
+    """Those that may be tried, the best related first; a dissolve always, a morph only of sides that are related."""
     left, right = motion.to_grey(guide.left[-1], size), motion.to_grey(guide.right[0], size)
+    steps = guide.gap_frames + 1
     still = motion.match(left, right, np.zeros((3, 3)))
-    mean_drift = (velocities[0].drift + velocities[1].drift) / 2
-    moving = motion.match(left, right, mean_drift * (guide.gap_frames + 1))
-    moved = moving.relatedness > still.relatedness + GUESS_MARGIN
-    found = moving if moved else still
-    if found.relatedness < RELATED:
-        return found, "dissolve"
-    return found, "extrapolate and morph" if moved else "morph"
+    moving = motion.match(left, right, (velocities[0].drift + velocities[1].drift) / 2 * steps)
+    matches = [("morph", still), ("extrapolate and morph", moving)]
+    if moving.relatedness > still.relatedness + GUESS_MARGIN:
+        matches.reverse()
+    elif moving.relatedness > still.relatedness - GUESS_MARGIN:
+        matches.pop()  # they found the same
+    variants = {
+        name: _Variant(_MorphPath.plan(found, velocities, left, steps), found.relatedness)
+        for name, found in matches
+        if found.relatedness >= RELATED
+    }
+    relatedness = max(still.relatedness, moving.relatedness)
+    return variants | {"dissolve": _Variant(_DissolvePath.plan(velocities, steps), relatedness)}
+
+
+def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str, float]:
+    """The seam score of every variant, on small pictures; empty where there is no choice, or nothing to go by."""
+    if len(variants) == 1:
+        return {}
+    left, right = ([_small(frame) for frame in side] for side in (guide.left[-NEIGHBOURS:], guide.right[:NEIGHBOURS]))
+    scores = {}
+    for name, variant in variants.items():
+        made = (_compose(left[-1], right[0], variant.path.sources(n)) for n in range(1, guide.gap_frames + 1))
+        try:
+            scores[name] = score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames).total
+        except SeamTooShort:
+            return {}
+    return scores
+
+
+def _small(frame: Frame) -> Frame:
+    small = shrink(frame)
+    return small if small.dtype == np.uint8 else cv2.convertScaleAbs(small, alpha=1 / 257)
 
 
 @dataclass(frozen=True)
