@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -74,8 +75,9 @@ def flicker(before: Frame, span: Frame, after: Frame) -> Frame:
 
 
 def duplicated_frame(before: Frame, span: Frame, after: Frame) -> Frame:
-    # Drawn footage repeats frames itself; one more there is no fault.
-    moved = max(range(len(span) // 2, len(span)), key=lambda n: cv2.norm(span[n], span[n - 1], cv2.NORM_L1))
+    # Drawn footage repeats frames itself; to repeat the one beside such a frame would be no fault.
+    steps = [cv2.norm(*pair, cv2.NORM_L1) for pair in pairwise(span)]
+    moved = max(range(len(span) // 2, len(span) - 1), key=lambda n: min(steps[n - 1], steps[n]))
     changed = span.copy()
     changed[moved] = changed[moved - 1]
     return changed

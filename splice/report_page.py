@@ -56,7 +56,9 @@ class ReportPage:
         """The page. report: of the join, as ``join_report`` has it, with its seams in the order in which they came."""
         return _template().render(
             **{name: report[name] for name in ("join", "frames", "seconds", "total", "sound", "tracks", "recipe")},
-            segments=[{**segment, "kind": _kind(segment)} for segment in report["segments"]],
+            segments=[
+                {"clip": "", "source_start": "", "kind": _kind(segment), **segment} for segment in report["segments"]
+            ],
             seams=[
                 {**seam, "number": facts["transition"], "left": facts["left"], "right": facts["right"]}
                 | {"sound_step_db": facts["sound_step_db"], "facts": list(_flat(facts))}

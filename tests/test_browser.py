@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -63,7 +64,7 @@ def through_the_flow(folder: Path) -> tuple[Path, Shown]:
     """As a user would, of clips that are alike but for their B-frames."""
     result = join_clips(
         clip_list=[{"url": str(clip(folder, i, b_frames=2 * (i % 2)))} for i in range(3)],
-        run_id="browser",
+        run_id=folder.name,
         model="crossfade",
         gap_frame_count=GAP,
         output_base_dir=str(folder),
@@ -110,6 +111,29 @@ def test_chromium_plays_the_result_and_shows_the_right_frame_around_every_seam(
     page.wait_for_function("document.querySelector('video').ended", timeout=20_000)
     assert page.evaluate("document.querySelector('video').error") is None
     assert page.evaluate("document.querySelector('video').webkitAudioDecodedByteCount") > 0
+
+
+@pytest.mark.parametrize("width", [390, 1280], ids=["phone", "desk"])
+def test_the_report_opens_from_disk_and_shows_every_seam_moving(
+    width: int, page: Page, tmp_path: Path, prefect_server: PrefectServer
+) -> None:
+    video, _ = through_the_flow(tmp_path)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_viewport_size({"width": width, "height": 800})
+    report = (video.parent / "report.html").as_uri()
+    page.goto(report)
+    page.wait_for_function("document.querySelector('video').readyState == 4")
+    assert [url for url in asked if not url.startswith("data:")] == [report]
+    assert page.evaluate("document.querySelector('video').loop && !document.querySelector('video').paused")
+    # The seam with eight frames on either side.
+    duration = page.evaluate("document.querySelector('video').duration")
+    assert duration == pytest.approx(float((GAP + 16) / RATE), abs=0.02)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    told = json.loads((video.parent / "report.json").read_text())
+    assert f"{told['seams'][0]['score']:.1f}" in page.inner_text(".score")
+    assert page.locator("section").count() == 2 and "1.mp4 | 2.mp4" in page.inner_text("section >> nth=1")
+    assert page.evaluate("document.querySelector('section img').naturalWidth") > 300
 
 
 def around_seams(expected: Shown) -> set[int]:

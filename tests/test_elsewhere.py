@@ -20,7 +20,7 @@ from tests.test_flow import executed
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 BUCKET = "footage"
-PAPERS = {"contact_sheet.jpg", "joined_output.mp4", "report.json", "timeline.otio", "transition.mp4"}
+PAPERS = {"contact_sheet.jpg", "joined_output.mp4", "report.html", "report.json", "timeline.otio", "transition.mp4"}
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,8 @@ def test_each_join_tells_what_it_is_made_of(mixed_clips: list[Path], tmp_path: P
     assert 0 < copied["bytes"] + encoded["bytes"] < folder.joined_output("join_1").stat().st_size
     (seam,) = report["seams"]
     assert seam["model"]["name"] == "crossfade" and seam["gap_frames"] == GAP
+    assert seam["score"] == pytest.approx(sum(seam["penalties"].values()), abs=0.01)
+    assert (folder.join("join_1") / "report.html").stat().st_size > 10_000
     assert (folder.join("join_1") / "contact_sheet.jpg").stat().st_size > 1000
     assert render(folder.join("join_1") / "timeline.otio") == read_codes(folder.joined_output("join_1"))
 

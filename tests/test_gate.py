@@ -110,5 +110,5 @@ def test_a_model_without_randomness_is_not_asked_again(clips: list[Path], tmp_pa
 def test_a_seam_that_cannot_be_measured_is_kept(tmp_path: Path) -> None:
     short = [make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=2) for i in range(2)]
     model = Flasher([60, 0])
-    flash, attempts = _make(short, model, tmp_path / "run", max_seam_score=0, quality_retries=3, context_frame_count=2)
+    flash, attempts = _make(short, model, tmp_path / "run", max_seam_score=0, quality_retries=3)
     assert flash == 60 and attempts == (Attempt(7, None),)

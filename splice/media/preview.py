@@ -20,7 +20,7 @@ ENCODER = {"preset": "veryfast", "crf": "25", "threads": "1"}
 def encode_preview(pictures: Sequence[Frame], rate: Fraction) -> bytes:
     """An mp4 (H.264) of pictures of one size, (H, W, 3) uint8 RGB, both even, at ``rate`` frames per second."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as output:
+    with av.open(file, "w", format="mp4") as output:
         stream = output.add_stream("libx264", rate=rate, options=dict(ENCODER))
         assert isinstance(stream, VideoStream)
         context = stream.codec_context

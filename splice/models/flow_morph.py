@@ -60,6 +60,10 @@ class FlowMorph:
 
     spec = ModelSpec(name="flow_morph", revision="2", renders_context=False, reads_seed=False)
 
+    def __init__(self, method: str = "") -> None:
+        """method: what to render wherever it can be tried, rather than what scores best; for comparison."""
+        self._method = method
+
     def render(self, guide: Guide, settings: ModelSettings) -> Rendering:
         """Analyses the seam at once, then makes the gap's frames one by one, in the guide's dtype and size.
 
@@ -73,8 +77,9 @@ class FlowMorph:
             motion.measure_velocity(guide.right[:CONTEXT_FRAMES], size),
         )
         variants = _plan_variants(guide, size, velocities)
-        scores = _score_variants(guide, variants)
+        scores = {} if self._method else _score_variants(guide, variants)
         method = min(scores, key=scores.__getitem__) if scores else next(iter(variants))
+        method = self._method if self._method in variants else method
         relatedness = max(variant.relatedness for variant in variants.values())
         notes: dict[str, str | float] = {"relatedness": relatedness, "method": method}
         notes |= {f"{name} score": round(score, 2) for name, score in scores.items()}
