@@ -122,13 +122,13 @@ def test_light_changes_without_a_ghost_of_what_stands_still(gain: float, gamma: 
         np.stack([np.clip(each + noise.normal(0, 1.5, each.shape), 0, 255).astype(np.uint8) for _ in range(8)])
         for each in (day, other)
     )
-    frames = list(render("flow_morph", Guide(left, right, 24, Fraction(25))))
-    for index, frame in enumerate(frames):
-        share = (index + 1) / (len(frames) + 1)
-        assert psnr_db(frame, ((1 - share) * day + share * other).astype(np.uint8)) > 36
-    levels = [frame.mean() for frame in (day, *frames, other)]
-    steps = np.abs(np.diff(levels))
-    assert steps.max() < 2 * np.abs(levels[-1] - levels[0]) / len(steps)
+    shares = [0.0]
+    change = other.astype(float) - day
+    for frame in render("flow_morph", Guide(left, right, 24, Fraction(25))):
+        shares.append(float(((frame - day.astype(float)) * change).sum() / (change**2).sum()))
+        assert psnr_db(frame, np.rint(day + shares[-1] * change)) > 36
+    steps = np.diff([*shares, 1.0])
+    assert steps.min() > 0 and steps.max() < 2 / len(steps), "smoothly from the one to the other"
 
 
 def test_the_generated_frames_touch_both_sides_without_a_jump() -> None:
