@@ -87,7 +87,7 @@ class Task:
 
 def filter_commands(task: Task, output: Path) -> list[list[str]]:
     """(a): everything in one go, by one filter graph."""
-    return [_dissolve([(clip, task.clip_frames) for clip in task.clips], task.has_sound, output)]
+    return [dissolve_command([(clip, task.clip_frames) for clip in task.clips], task.has_sound, output)]
 
 
 def repeated_commands(task: Task, output: Path) -> list[list[str]]:
@@ -96,12 +96,12 @@ def repeated_commands(task: Task, output: Path) -> list[list[str]]:
     joined, joined_frames = task.clips[0], task.clip_frames
     for join, clip in enumerate(task.clips[1:]):
         step = output if join == task.clip_count - 2 else output.with_name(f"step_{join}.mp4")
-        commands.append(_dissolve([(joined, joined_frames), (clip, task.clip_frames)], task.has_sound, step))
+        commands.append(dissolve_command([(joined, joined_frames), (clip, task.clip_frames)], task.has_sound, step))
         joined, joined_frames = step, joined_frames + GAP_FRAMES + task.clip_frames
     return commands
 
 
-def _dissolve(inputs: Sequence[tuple[Path, int]], has_sound: bool, output: Path) -> list[str]:
+def dissolve_command(inputs: Sequence[tuple[Path, int]], has_sound: bool, output: Path) -> list[str]:
     """The command that joins files of so many frames: still frames are added at the seams, and dissolved."""
     graph = _pictures([frames for _, frames in inputs])
     if has_sound:

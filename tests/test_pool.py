@@ -225,6 +225,20 @@ def test_the_pool_makes_the_units_that_one_process_makes(
     assert not list(tmp_path.rglob("*.mkv")), "handles and window are of no use any more"
 
 
+def test_the_gate_chooses_on_the_pool_as_it_does_in_one_process(
+    clips: list[Path], tmp_path: Path, deployment: str
+) -> None:
+    timeline = plan(clips, Noise(), loop=True, max_seam_score=0, quality_retries=2)
+    here, there = str(tmp_path / "inline"), str(tmp_path / "remote")
+    inline = run(generate_transition, timeline, here, "gate-inline", "inline").result()
+    remote = on_pool(timeline, there, "gate", deployment).result()
+    assert units(timeline, there, "gate") == units(timeline, here, "gate-inline")
+    assert remote.attempts == inline.attempts
+    assert len({attempt.seed for attempt in remote.attempts}) == 3 and all(each.score for each in remote.attempts)
+    assert states("gate") == ["Completed"] * 3
+    assert not list(tmp_path.rglob("*.mkv")) and not list(tmp_path.rglob("attempts/*"))
+
+
 def test_a_child_that_fails_ends_the_step_with_its_reason(clips: list[Path], tmp_path: Path, deployment: str) -> None:
     timeline = plan(clips, Broken())
     failed = on_pool(timeline, str(tmp_path), "broken", deployment)
