@@ -2,7 +2,7 @@
 
 A span of real footage is its own best transition. It is put back as it was, and with each of the faults that
 transitions have; the score has to put the truth first, and to find every fault. Prints a table of scores and of the
-penalties that find each fault, with how often untouched spans all over the footage reach a penalty of 1, and writes
+penalties that find each fault, with how large the penalties of untouched spans all over the footage are, and writes
 them to ``bench/results/controls.md``.
 """
 

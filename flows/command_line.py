@@ -284,8 +284,10 @@ def _say_what_was_done(home: Path, is_last: bool) -> None:
         return
     took = f"{report['elapsed_seconds']:.1f} s"
     console.print(f"{report['join']}: {_tally(report['this_join'])}; joined in {took}")
-    scores = ", ".join("-" if seam["score"] is None else f"{seam['score']:.1f}" for seam in report["seams"])
-    console.print(f"  seam score {scores}: {home / 'report.html'}")
+    # Reports of earlier versions have no scores.
+    scores = [seam.get("score") for seam in report["seams"]]
+    said = ", ".join("-" if score is None else f"{score:.1f}" for score in scores)
+    console.print(f"  seam score {said}: {home / 'report.html'}")
     if is_last:
         console.print(f"in all {report['frames']} frames, {report['seconds']:.1f} s: {_tally(report['total'])}")
 

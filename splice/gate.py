@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from splice.errors import GenerationError
 from splice.layout import RunFolder
-from splice.media import VideoFrame, read_frames, read_output
+from splice.media import PARTIAL_PREFIX, VideoFrame, read_frames, read_output
 from splice.quality import NEIGHBOURS, SeamTooShort, measure_signals, score_signals
 from splice.seam_view import look
 from splice.types import FrameRange, Timeline, Transition
@@ -19,41 +22,54 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a seam. score: 0 or more, the less the better; None where it can't be told."""
+    """One try at a seam. score: 0 or more, the less the better; None where it can't be told, and why."""
 
     seed: int
     score: float | None
+    unscored: str = ""
 
 
 def make_best(
-    timeline: Timeline, transition: Transition, folder: RunFolder, make: Callable[[Transition, RunFolder], Made]
+    timeline: Timeline,
+    transition: Transition,
+    folder: RunFolder,
+    make: Callable[[Transition, RunFolder], Made],
+    hands: AbstractContextManager[object] | None = None,
 ) -> tuple[Made, tuple[Attempt, ...]]:
     """Let ``make`` write the units of a seam into a folder, again with other seeds while its score is beyond the
     gate's; the units of the best try go to ``folder``. Returns what ``make`` said of that one, and all the tries.
 
-    The same frames of the tries make the same choice: of equals the first. Raises what ``make`` raises; MediaError
-    where a clip or a unit can't be read.
+    The same frames of the tries make the same choice: of equals the first. hands: held while a try is measured.
+    Raises what ``make`` raises at the first try; where a model fails at a later one, there is a seam already. Raises
+    MediaError where a clip or a unit can't be read.
     """
     limit = transition.settings.max_seam_score
     if limit is None:
         return make(transition, folder), ()
-    scratch = folder.path / "attempts" / f"join_{transition.join}"
+    folder.path.mkdir(parents=True, exist_ok=True)
     best: tuple[float, Made] | None = None
     tried: list[Attempt] = []
-    try:
+    # A folder of its own: another process may be at the same seam.
+    with TemporaryDirectory(prefix=f"{PARTIAL_PREFIX}join_{transition.join}-", dir=folder.path) as scratch:
+        new, kept = RunFolder(Path(scratch) / "new"), RunFolder(Path(scratch) / "kept")
         for attempt in _attempts(transition):
-            new = RunFolder(scratch / "new")
-            made = make(attempt, new)
-            score = _score_units(timeline, transition, new)
-            tried.append(Attempt(attempt.settings.model_settings.seed, score))
+            seed = attempt.settings.model_settings.seed
+            try:
+                made = make(attempt, new)
+            except GenerationError as error:
+                if best is None:
+                    raise
+                tried.append(Attempt(seed, None, str(error)))
+                continue
+            with hands or nullcontext():
+                tried.append(_scored(timeline, transition, seed, new))
+            score = tried[-1].score
             if best is None or (score is not None and score < best[0]):
                 best = (0.0 if score is None else score), made
-                _move_units(timeline, transition, new, RunFolder(scratch / "best"))
+                _move_units(timeline, transition, new, kept)
             if best[0] <= limit:
                 break
-        _move_units(timeline, transition, RunFolder(scratch / "best"), folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _move_units(timeline, transition, kept, folder)
     assert best is not None, "there is always a first attempt"
     return best[1], tuple(tried)
 
@@ -80,8 +96,8 @@ def _move_units(timeline: Timeline, transition: Transition, source: RunFolder, t
         source.unit(piece).replace(target.unit(piece))
 
 
-def _score_units(timeline: Timeline, transition: Transition, folder: RunFolder) -> float | None:
-    """The score of a seam whose units were encoded, between its clips' own frames; None where they are too few."""
+def _scored(timeline: Timeline, transition: Transition, seed: int, folder: RunFolder) -> Attempt:
+    """Measure a try whose units were encoded, between its clips' own frames."""
     left, right = _neighbours(timeline, transition)
 
     def frames() -> Iterator[VideoFrame]:
@@ -93,9 +109,9 @@ def _score_units(timeline: Timeline, transition: Transition, folder: RunFolder) 
 
     signals = measure_signals(look(frame, timeline.format)[1] for frame in frames())
     try:
-        return score_signals(signals, len(left), len(left) + transition.frame_count).total
-    except SeamTooShort:
-        return None
+        return Attempt(seed, score_signals(signals, len(left), len(left) + transition.frame_count).total)
+    except SeamTooShort as error:
+        return Attempt(seed, None, str(error))
 
 
 def _neighbours(timeline: Timeline, transition: Transition) -> tuple[FrameRange, FrameRange]:

@@ -29,7 +29,7 @@ class SeamReport:
     """What is to be said of one seam besides its plan.
 
     notes: what the model said. attempts: every try, where a gate is set. score: None where it can't be told, and
-    unscored says why. sound_step_db: of the louder edge; None where there is no sound.
+    unscored says why. sound_step_db: of the worse edge; None where there is no sound.
     """
 
     notes: Notes

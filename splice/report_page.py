@@ -102,8 +102,8 @@ def _plot(view: SeamView) -> dict[str, Any]:
 
     return {
         "points": " ".join(f"{x(n)},{y(value)}" for n, value in enumerate(values) if not np.isnan(value)),
-        "span_x": x(view.span.start),
-        "span_width": round(x(view.span.stop) - x(view.span.start), 1),
+        "gap_x": x(view.gap.start),
+        "gap_width": round(x(view.gap.stop) - x(view.gap.start), 1),
         "normal": f"0,{PLOT_BOTTOM} 0,{y(normal[0])} {x(view.span.start)},{y(normal[0])} "
         f"{x(view.span.stop)},{y(normal[1])} {PLOT_WIDTH},{y(normal[1])} {PLOT_WIDTH},{PLOT_BOTTOM}",
         "largest": f"{largest:.1f}",

@@ -8,8 +8,6 @@ from fractions import Fraction
 from itertools import takewhile
 from pathlib import Path
 
-import numpy as np
-
 from splice.errors import MediaError
 from splice.media import VideoFrame, read_excerpt, read_output, to_luma, to_view
 from splice.models.protocol import Frame
@@ -77,7 +75,8 @@ def view_seam(timeline: Timeline, join: Join, transition: Transition, video: Pat
     """
     place = _find(timeline, join, transition)
     left = join.frame_count - place.start - transition.frame_count
-    before, after = min(NEIGHBOURS, place.start), NEIGHBOURS if place.wraps else min(NEIGHBOURS, left)
+    rest = place.start + left if place.wraps else left
+    before, after = min(NEIGHBOURS, place.start), min(NEIGHBOURS, rest)
     span = FrameRange(before, before + transition.frame_count)
     gap_start = span.start + len(transition.blend_left)
     numbers = [n % join.frame_count for n in range(place.start - before, place.start + transition.frame_count + after)]
@@ -151,14 +150,22 @@ def _read(timeline: Timeline, join: Join, video: Path, numbers: Sequence[int]) -
             yield from read_output(video, timeline.format, join.frame_count, FrameRange(run[0], run[-1] + 1))
 
 
-def hear_seam(timeline: Timeline, view: SeamView, video: Path) -> float:
-    """By how many dB the sound's level steps at the worse edge of a seam. Raises MediaError: there is none."""
-    edges = (view.numbers[view.gap.start], view.numbers[view.gap.stop - 1] + 1)
-    return max(_step_at(Fraction(edge) / timeline.format.rate, video) for edge in edges)
+def hear_seam(timeline: Timeline, view: SeamView, video: Path) -> float | None:
+    """By how many dB the sound's level steps at the worse edge of a seam; None where nothing is on the other side.
+
+    Raises MediaError: there is no sound.
+    """
+    edges = [edge for edge in (view.gap.start, view.gap.stop) if 0 < edge < len(view.numbers)]
+    rate = timeline.format.rate
+    return max(
+        (_step_at((view.numbers[edge - 1] + 1) / rate, view.numbers[edge] / rate, video) for edge in edges),
+        default=None,
+    )
 
 
-def _step_at(seconds: Fraction, video: Path) -> float:
-    start = max(Fraction(0), seconds - SOUND_SECONDS)
-    samples, sample_rate = read_excerpt(video, start, seconds + SOUND_SECONDS)
-    before, after = np.split(samples, [round((seconds - start) * sample_rate)], axis=1)
+def _step_at(stop_seconds: Fraction, start_seconds: Fraction, video: Path) -> float:
+    """Between the sound that stops at one time and that which starts at the other: not the same where a loop begins
+    anew."""
+    before, _ = read_excerpt(video, max(Fraction(0), stop_seconds - SOUND_SECONDS), stop_seconds)
+    after, _ = read_excerpt(video, start_seconds, start_seconds + SOUND_SECONDS)
     return level_step(before, after)

@@ -124,7 +124,7 @@ def generate_on_pool(
         orders.append(Order(f"{key}-{len(orders)}" if orders else key, run_id, deployment, attempt, folder))
         return make_window(orders[-1], timeline, into)
 
-    notes, attempts = make_best(timeline, transition, folder, make)
+    notes, attempts = make_best(timeline, transition, folder, make, _hands)
     warn_of_seam(transition, attempts)
     pieces, access = timeline.pieces_of(transition), access_to(folder.url)
     outputs = tuple(publish_file(folder, folder.unit(piece), piece.frame_count, access) for piece in pieces)

@@ -95,8 +95,10 @@ def generate_transition(key: str, timeline: Timeline, transition_index: int, fol
 
 
 def warn_of_seam(transition: Transition, attempts: Sequence[Attempt]) -> None:
-    """Say it where no try at a seam was as good as was asked for."""
+    """Say it where no try at a seam was as good as was asked for, or where that can't be told."""
     limit = transition.settings.max_seam_score
+    if attempts and attempts[0].score is None:
+        get_run_logger().warning("seam %d can't be scored: %s; it is kept", transition.join, attempts[0].unscored)
     best = min((attempt.score for attempt in attempts if attempt.score is not None), default=0.0)
     if limit is not None and best > limit:
         again = "" if transition.spec.reads_seed else f"; {transition.spec.name} makes the same frames from every seed"

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from splice.errors import GenerationError
 from splice.gate import Attempt, make_best
 from splice.layout import RunFolder
 from splice.media import probe_clip, read_output, to_rgb
@@ -64,7 +65,7 @@ def _make(clips: Sequence[Path], model: Flasher, folder: Path, **parameters: Any
     (piece,) = timeline.pieces_of(timeline.transitions[0])
     frames = read_output(RunFolder(folder).unit(piece), timeline.format, GAP, FrameRange(0, GAP))
     shown = np.mean([to_rgb(frame, timeline.format) for frame in frames])
-    assert not (folder / "attempts").exists() or not list((folder / "attempts").iterdir())
+    assert [path.name for path in folder.iterdir()] == ["join_0"], "no try is left behind"
     model.shown = float(shown)  # type: ignore[attr-defined]
     return notes["flash"], attempts
 
@@ -111,4 +112,19 @@ def test_a_seam_that_cannot_be_measured_is_kept(tmp_path: Path) -> None:
     short = [make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=2) for i in range(2)]
     model = Flasher([60, 0])
     flash, attempts = _make(short, model, tmp_path / "run", max_seam_score=0, quality_retries=3)
-    assert flash == 60 and attempts == (Attempt(7, None),)
+    assert flash == 60
+    assert attempts == (Attempt(7, None, "2 and 2 frames beside the span, needed are 4 on each side"),)
+
+
+class Failing(Flasher):
+    """Fails from its second try on."""
+
+    def render(self, guide: Guide, settings: ModelSettings) -> Rendering:
+        if self.seeds:
+            raise GenerationError("out of memory")
+        return super().render(guide, settings)
+
+
+def test_a_later_try_that_fails_loses_nothing(clips: list[Path], tmp_path: Path) -> None:
+    flash, (first, second) = _make(clips, Failing([60]), tmp_path, max_seam_score=0, quality_retries=1)
+    assert flash == 60 and first.score and (second.score, second.unscored) == (None, "out of memory")

@@ -34,6 +34,7 @@ from prefect.workers.process import ProcessWorker
 from flows.generate_transition import generate_transition as generate_window
 from splice.handles import write_handles
 from splice.layout import RunFolder
+from splice.media import PARTIAL_PREFIX
 from splice.models.loaded import loaded_model
 from splice.models.protocol import TransitionModel
 from splice.recipe import recipe_version, step_digests
@@ -236,7 +237,7 @@ def test_the_gate_chooses_on_the_pool_as_it_does_in_one_process(
     assert remote.attempts == inline.attempts
     assert len({attempt.seed for attempt in remote.attempts}) == 3 and all(each.score for each in remote.attempts)
     assert states("gate") == ["Completed"] * 3
-    assert not list(tmp_path.rglob("*.mkv")) and not list(tmp_path.rglob("attempts/*"))
+    assert not list(tmp_path.rglob("*.mkv")) and not list(tmp_path.rglob(f"{PARTIAL_PREFIX}*"))
 
 
 def test_a_child_that_fails_ends_the_step_with_its_reason(clips: list[Path], tmp_path: Path, deployment: str) -> None:

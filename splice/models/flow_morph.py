@@ -37,7 +37,7 @@ import numpy as np
 from splice.models import motion
 from splice.models.motion import Drift, Field, Match, Plane, Velocity
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering
-from splice.quality import NEIGHBOURS, SeamTooShort, score_seam, shrink
+from splice.quality import FEWEST_NEIGHBOURS, NEIGHBOURS, score_seam, shrink
 
 MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
 CONTEXT_FRAMES = motion.VELOCITY_PAIRS + motion.BASELINE_FRAMES
@@ -159,16 +159,13 @@ def _plan_variants(guide: Guide, size: tuple[int, int], velocities: tuple[Veloci
 
 def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str, float]:
     """The seam score of every variant, on small pictures; empty where there is no choice, or nothing to go by."""
-    if len(variants) == 1:
+    if len(variants) == 1 or min(len(guide.left), len(guide.right)) < FEWEST_NEIGHBOURS:
         return {}
     left, right = ([_small(frame) for frame in side] for side in (guide.left[-NEIGHBOURS:], guide.right[:NEIGHBOURS]))
     scores = {}
     for name, variant in variants.items():
         made = (_compose(left[-1], right[0], variant.path.sources(n)) for n in range(1, guide.gap_frames + 1))
-        try:
-            scores[name] = score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames).total
-        except SeamTooShort:
-            return {}
+        scores[name] = score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames).total
     return scores
 
 
