@@ -288,6 +288,10 @@ def _say_what_was_done(home: Path, is_last: bool) -> None:
     scores = [seam.get("score") for seam in report["seams"]]
     said = ", ".join("-" if score is None else f"{score:.1f}" for score in scores)
     console.print(f"  seam score {said}: {home / 'report.html'}")
+    for seam in report["seams"]:
+        limit = seam.get("gate", {}).get("max_seam_score")
+        if limit is not None and (seam["score"] or 0) > limit:
+            console.print(f"  seam {seam['transition']} is worse than max_seam_score {limit:.1f}: look at it")
     if is_last:
         console.print(f"in all {report['frames']} frames, {report['seconds']:.1f} s: {_tally(report['total'])}")
 

@@ -128,7 +128,7 @@ def test_without_a_server_the_last_line_is_the_path_of_the_video(two_clips: list
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     options = ["--model", "flow_morph", "--gap-frames", "4", "--run-id", "first", "--output-base-dir", str(tmp_path)]
     done = subprocess.run(
-        [*COMMAND, *two_clips, *options],
+        [*COMMAND, *two_clips, *options, "--max-seam-score", "0"],
         cwd=ROOT,
         env={**environment, "HOME": str(home)},
         capture_output=True,
@@ -140,6 +140,8 @@ def test_without_a_server_the_last_line_is_the_path_of_the_video(two_clips: list
     assert len(read_codes(video)) == 44
     assert "join_0: 40 frames copied (" in done.stderr and "4 encoded (" in done.stderr
     assert "in all 44 frames, 1.8 s: 40 frames copied (" in done.stderr
+    assert str(video.with_name("report.html")) in done.stderr
+    assert "seam 0 is worse than max_seam_score 0.0: look at it" in done.stderr
     assert "prefect" not in done.stderr.lower(), "Prefect's own log has no place here"
 
 
