@@ -42,7 +42,7 @@ from splice.media.nal import (
 from splice.models.crossfade import Crossfade
 from splice.models.protocol import Guide, ModelSettings, ModelSpec, Rendering, TransitionModel
 from splice.plan import plan_timeline
-from splice.report import join_report, join_timeline
+from splice.report import SeamReport, join_report, join_timeline
 from splice.request import parse_request
 from splice.types import CutPoints, Join, Segment, Timeline
 from tests.footage import Code, Edit, make_clip, read_code, read_codes, rewrite_edit_list
@@ -100,7 +100,8 @@ class Joined:
 
     def report(self, join: Join, output: Path) -> dict[str, Any]:
         """report.json; the sizes are counted by the file's own packets."""
-        written = json.dumps(join_report(self.timeline, join, {}, np.array(packet_sizes(output)), 0.5))
+        seams = [SeamReport({}, (), None, "not measured", None)] * len(join.transitions)
+        written = json.dumps(join_report(self.timeline, join, seams, None, np.array(packet_sizes(output)), 0.5))
         report: dict[str, Any] = json.loads(written)
         return report
 
