@@ -37,11 +37,13 @@ import numpy as np
 from splice.models import motion
 from splice.models.motion import Drift, Field, Match, Plane, Velocity
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering
-from splice.quality import FEWEST_NEIGHBOURS, NEIGHBOURS, score_seam, shrink
+from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
 
 MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
 CONTEXT_FRAMES = motion.VELOCITY_PAIRS + motion.BASELINE_FRAMES
+BESIDE_FRAMES = 5  # of each side that say what is normal, when variants are scored: more cost time, choose the same
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, at least 0.44 within the shots
+GUESS_PIXELS = 4.0  # on the grid; what moves by less is found without a guess
 GUESS_MARGIN = 0.02  # of relatedness: matches that differ by less are one
 SWING_FRAMES = 10.0  # what has a place to go to eases out of its own velocity within about that long
 SWING_SHARE = 0.2  # of the gap at most: the two ends' own velocities are not to meet in the middle
@@ -142,18 +144,20 @@ def _plan_variants(guide: Guide, size: tuple[int, int], velocities: tuple[Veloci
     left, right = motion.to_grey(guide.left[-1], size), motion.to_grey(guide.right[0], size)
     steps = guide.gap_frames + 1
     still = motion.match(left, right, np.zeros((3, 3)))
-    moving = motion.match(left, right, (velocities[0].drift + velocities[1].drift) / 2 * steps)
-    matches = [("morph", still), ("extrapolate and morph", moving)]
-    if moving.relatedness > still.relatedness + GUESS_MARGIN:
-        matches.reverse()
-    elif moving.relatedness > still.relatedness - GUESS_MARGIN:
-        matches.pop()  # they found the same
+    matches = [("morph", still)]
+    guess = (velocities[0].drift + velocities[1].drift) / 2 * steps
+    if motion.root_mean_square(guess, motion.positions(size)) > GUESS_PIXELS:
+        moving = motion.match(left, right, guess)
+        if moving.relatedness > still.relatedness + GUESS_MARGIN:
+            matches.insert(0, ("extrapolate and morph", moving))
+        elif moving.relatedness < still.relatedness - GUESS_MARGIN:
+            matches.append(("extrapolate and morph", moving))
     variants = {
         name: _Variant(_MorphPath.plan(found, velocities, left, steps), found.relatedness)
         for name, found in matches
         if found.relatedness >= RELATED
     }
-    relatedness = max(still.relatedness, moving.relatedness)
+    relatedness = max(found.relatedness for _, found in matches)
     return variants | {"dissolve": _Variant(_DissolvePath.plan(velocities, steps), relatedness)}
 
 
@@ -161,7 +165,9 @@ def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str,
     """The seam score of every variant, on small pictures; empty where there is no choice, or nothing to go by."""
     if len(variants) == 1 or min(len(guide.left), len(guide.right)) < FEWEST_NEIGHBOURS:
         return {}
-    left, right = ([_small(frame) for frame in side] for side in (guide.left[-NEIGHBOURS:], guide.right[:NEIGHBOURS]))
+    left, right = (
+        [_small(frame) for frame in side] for side in (guide.left[-BESIDE_FRAMES:], guide.right[:BESIDE_FRAMES])
+    )
     scores = {}
     for name, variant in variants.items():
         made = (_compose(left[-1], right[0], variant.path.sources(n)) for n in range(1, guide.gap_frames + 1))
