@@ -55,7 +55,7 @@ class ReportPage:
     def render(self, report: Mapping[str, Any]) -> str:
         """The page. report: of the join, as ``join_report`` has it, with its seams in the order in which they came."""
         return _template().render(
-            **{name: report[name] for name in ("join", "frames", "seconds", "total", "sound", "tracks", "recipe")},
+            **{name: report[name] for name in ("join", "frames", "seconds", "total", "tracks", "recipe")},
             segments=[
                 {"clip": "", "source_start": "", "kind": _kind(segment), **segment} for segment in report["segments"]
             ],
@@ -82,6 +82,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}: ")
+        elif name == "attempts":
+            for number, attempt in enumerate(value):
+                yield from _flat(attempt, f"attempt {number}: ")
         elif value not in (None, "", [], ()):
             yield f"{prefix}{name}", str(value)
 

@@ -48,7 +48,8 @@ def show_joins(run_id: str, timeline: Timeline, folder: RunFolder, states: Mappi
 def show_seams(run_id: str, timeline: Timeline, folder: RunFolder) -> None:
     """A picture of each of the worst seams: frames before, generated and after; where the others' pictures are."""
     seams = [(join, transition) for join in timeline.joins for transition in join.transitions]
-    ranked = sorted(seams, key=lambda seam: -_score(seam[0], seam[1], folder))
+    scores = _scores(timeline, folder)
+    ranked = sorted(seams, key=lambda seam: -scores.get(seam[1].join, 0.0))
     shown = [seam for seam in ranked if folder.contact_sheet(*seam).exists()][:MOST_PICTURES]
     for join, transition in shown:
         _show_seam(run_id, timeline, transition, folder.contact_sheet(join, transition))
@@ -100,12 +101,10 @@ def _row(join: Join, folder: RunFolder, state: str) -> dict[str, Any]:
     }
 
 
-def _score(join: Join, transition: Transition, folder: RunFolder) -> float:
-    """Of a seam; those of which nothing is known come last."""
-    for seam in (_report(join, folder) or {"seams": []})["seams"]:
-        if seam["transition"] == transition.join:
-            return float(seam["score"] or 0.0)
-    return 0.0
+def _scores(timeline: Timeline, folder: RunFolder) -> dict[int, float]:
+    """By transition; of those of which nothing is known there is none."""
+    reports = [_report(join, folder) for join in timeline.joins]
+    return {seam["transition"]: float(seam["score"] or 0.0) for report in reports if report for seam in report["seams"]}
 
 
 def _rounded(value: float | None) -> str:
