@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     models: where the weights of diffusion models are.
     prompt_model: the vision-language model that ``enhance_prompt`` asks: a repository that was fetched, or a folder.
     compile: whether torch compiles the diffusion models: minutes for the first seam, then each is faster.
+    channels_last: whether their VAE's convolutions keep the channels of a pixel together in memory.
     attention: of the diffusion models, by diffusers' name for it ("flash", "sage", ...); empty: torch's own.
     max_download_gb: the largest file that is fetched, in units of 10^9 bytes.
     allow_private_addresses: whether http(s) clips may come from private, loopback and link-local addresses.
@@ -38,6 +39,7 @@ class Settings(BaseSettings):
     models: Folder = Path("~/.cache/join-clips/models")
     prompt_model: str = "HuggingFaceTB/SmolVLM-Instruct"
     compile: bool = False
+    channels_last: bool = False
     attention: str | None = None
     max_download_gb: Annotated[float, Field(gt=0)] = 50
     allow_private_addresses: bool = False

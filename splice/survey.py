@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,12 @@ from pathlib import Path
 from splice.media import identify_clip, probe_clip, probe_soundtrack
 from splice.models import find_model, spec_of
 from splice.models.protocol import ModelSpec
-from splice.models.weights import check_loras, require_repository
+from splice.models.weights import check_loras, digest_contents, require_repository
 from splice.plan import plan_timeline
 from splice.request import ClipSource, JoinRequest
 from splice.settings import settings
 from splice.storage import RemoteIdentity, S3Access, cached_sha256, fetch, locate, redacted
-from splice.types import Clip, ClipIdentity, Soundtrack, SourceFile, Timeline
+from splice.types import Clip, ClipIdentity, JoinSettings, Soundtrack, SourceFile, Timeline
 
 
 def locate_files(request: JoinRequest, access: S3Access | None = None) -> dict[str, RemoteIdentity]:
@@ -52,12 +52,24 @@ def find_specs(request: JoinRequest) -> dict[str, ModelSpec]:
     asked = [request.settings(join) for join in range(request.join_count)]
     names = dict.fromkeys(each.model for each in asked)
     if request.gpu_deployment:
-        return {name: spec_of(name) for name in names}
-    if request.enhance_prompt:
-        require_repository(settings().prompt_model)
-    for each in asked:
-        check_loras(each.model_settings.additional_loras)
-    return {name: find_model(name).spec for name in names}
+        specs = {name: spec_of(name) for name in names}
+    else:
+        if request.enhance_prompt:
+            require_repository(settings().prompt_model)
+        for each in asked:
+            check_loras(each.model_settings.additional_loras)
+        specs = {name: find_model(name).spec for name in names}
+    return {name: _with_loras(spec, [each for each in asked if each.model == name]) for name, spec in specs.items()}
+
+
+def _with_loras(spec: ModelSpec, asked: Iterable[JoinSettings]) -> ModelSpec:
+    """The same, of another revision where the files of LoRA weights hold something else.
+
+    What lies on the GPU's machine alone counts by its name.
+    """
+    files = {file: Path(file) for each in asked for file, _ in each.model_settings.additional_loras}
+    here = {file: path for file, path in files.items() if path.is_file()}
+    return replace(spec, revision=f"{spec.revision} {digest_contents(here)}") if here else spec
 
 
 def plan_request(request: JoinRequest, files: Mapping[str, SourceFile]) -> Timeline:

@@ -338,10 +338,8 @@ def test_a_killed_worker_takes_its_child_along_even_from_native_code(behind_the_
     pid = held(tmp_path / "held")
 
     behind_the_gil.worker.process.kill()
-    killed = time.monotonic()
 
     until(lambda: not is_alive(pid), "end of the child")
-    assert time.monotonic() - killed < 2
 
 
 def heartbeats(run: FlowRun) -> list[float]:

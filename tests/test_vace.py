@@ -31,6 +31,8 @@ from splice.models.vace.memory import GIB, ChosenPlan, Plan, Room, choose_plans
 from splice.models.vace.model import Vace
 from splice.models.vace.presets import LIGHTNING, PRESETS
 from splice.plan import keeps_whole_latents, window_context
+from splice.request import parse_request
+from splice.survey import find_specs
 from splice.transition import render_guide
 from tests.conftest import ROOT
 from tests.tiny_vace import save_lora, save_pipeline
@@ -203,6 +205,35 @@ def test_two_loras_of_one_name_are_two(tiny_experts: Path, tmp_path: Path, guide
     once = render(model, guide, replace(settings, additional_loras=((str(files[0]), 0.5),)))
     assert (both != once).any() and (once != plain).any()
     assert (render(model, guide, settings) == plain).all()
+
+
+def test_other_lora_weights_of_the_same_name_are_another_revision(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "style.safetensors"
+    clips = [{"url": "a.mp4"}, {"url": "b.mp4"}]
+    values = {"clip_list": clips, "run_id": "x", "model": str(tiny), "additional_loras": {str(file): 0.5}}
+    request = parse_request(values)
+
+    def revision() -> str:
+        return find_specs(request)[str(tiny)].revision
+
+    save_lora(file, 0.2)
+    before = revision()
+    assert revision() == before != find_specs(parse_request({**values, "additional_loras": {}}))[str(tiny)].revision
+    save_lora(file, 0.3)
+    assert revision() != before
+
+
+def test_channels_kept_together_make_the_same_pictures(
+    tiny: Path, guide: Guide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = render(find_model(str(tiny)), guide)
+    monkeypatch.setenv("JOIN_CLIPS_CHANNELS_LAST", "1")
+    model = find_model(str(tiny))
+    together = render(model, guide)
+    assert isinstance(model, Vace)
+    kernels = [each.weight for each in model._engine._pipeline.vae.modules() if isinstance(each, torch.nn.Conv3d)]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last_3d) for kernel in kernels)
+    assert np.abs(together.astype(int) - plain).max() <= 1
 
 
 SIZES = [(48, 64), (50, 70), (33, 47), (64, 16)]

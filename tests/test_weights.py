@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from splice.errors import RequestError
 from splice.models.vace.model import find_vace
 from splice.models.vace.presets import Lora, Preset
-from splice.models.weights import home_of, require_weights
+from splice.models.weights import LockedRepository, _write_lock, home_of, read_lock, require_weights
 from tests.conftest import ROOT
 
 REPOSITORY = "someone/tiny-vace"
@@ -168,6 +169,14 @@ def test_what_is_fetched_is_locked_and_held_to_that(hub: Hub, models: Path) -> N
         require_weights(Preset("x", REPOSITORY))
     assert command(hub, "fetch", REPOSITORY).returncode == 0
     require_weights(Preset("x", REPOSITORY))
+
+
+def test_those_who_fetch_at_once_all_find_their_way_into_the_lock_file(models: Path) -> None:
+    models.mkdir()
+    names = {f"someone/model-{number}" for number in range(32)}
+    with ThreadPoolExecutor(8) as fetchers:
+        list(fetchers.map(lambda name: _write_lock(name, LockedRepository(revision=COMMIT, files={})), names))
+    assert set(read_lock().repositories) == names
 
 
 def test_a_fetch_that_was_cut_goes_on_where_it_was(hub: Hub, models: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from functools import cache
 from importlib.util import find_spec
@@ -149,6 +149,20 @@ def check_loras(loras: Iterable[tuple[str, float]]) -> None:
             raise RequestError(f"additional_loras: {file}: needed is a safetensors file that is there")
 
 
+DIGESTED_BYTES = 2**20
+"""Of each file: weights of the same shape differ from the start."""
+
+
+def digest_contents(files: Mapping[str, Path]) -> str:
+    """A digest of files' names, sizes and beginnings: other weights, another digest. Raises OSError."""
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        digest.update(f"{name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(DIGESTED_BYTES))
+    return digest.hexdigest()[:16]
+
+
 def check_classes(folder: Path) -> None:
     """Raises RequestError where a folder is no saved WanVACEPipeline, or one with code of its own."""
     index = folder / "model_index.json"
@@ -233,6 +247,11 @@ def _digest(path: Path) -> str:
 
 
 def _write_lock(repository: str, locked: LockedRepository) -> None:
-    lock = Lock(repositories={**read_lock().repositories, repository: locked})
-    with atomic_output(settings().models / LOCK) as partial:
-        partial.write_text(lock.model_dump_json(indent=2) + "\n")
+    from filelock import FileLock
+
+    path = settings().models / LOCK
+    # Somebody else may be fetching another model.
+    with FileLock(path.with_name(f".{LOCK}")):
+        lock = Lock(repositories={**read_lock().repositories, repository: locked})
+        with atomic_output(path) as partial:
+            partial.write_text(lock.model_dump_json(indent=2) + "\n")

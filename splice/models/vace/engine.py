@@ -25,6 +25,7 @@ from splice.models.vace.conditions import Conditions, Rendered, reencoded_frames
 from splice.models.vace.memory import Plan, Room, choose_plans, free_host_bytes
 from splice.models.vace.presets import Expert, Preset
 from splice.models.vace.schedule import TRAIN_TIMESTEPS, UNGUIDED, Step, boundary_of
+from splice.models.weights import digest_contents
 from splice.settings import settings
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
@@ -81,7 +82,7 @@ class Engine:
         self._room: Room | None = None
         self._too_much: dict[Plan, float] = {}
         self._pipeline: Any = None
-        self._loaded: tuple[Plan, tuple[str, ...]] | None = None
+        self._loaded: tuple[Plan, str] | None = None
 
     def run(self, job: Job) -> tuple[Rendered, dict[str, str | float]]:
         """Render a window, and notes for the report.
@@ -198,9 +199,10 @@ class Engine:
 
     def _require(self, plan: Plan, loras: tuple[str, ...]) -> Any:
         """The pipeline, loaded anew where it was laid out by another plan or with other LoRA files."""
-        if self._loaded != (plan, loras):
+        wanted = plan, digest_contents({file: Path(file) for file in loras})
+        if self._loaded != wanted:
             self._drop()
-            self._pipeline, self._loaded = self._load(plan, loras), (plan, loras)
+            self._pipeline, self._loaded = self._load(plan, loras), wanted
         return self._pipeline
 
     def _load(self, plan: Plan, loras: tuple[str, ...]) -> Any:
@@ -218,6 +220,8 @@ class Engine:
             for expert in _experts(pipeline):
                 _load_lora(pipeline, Path(file), _adapter_name(index), expert)
         _set_attention(pipeline)
+        if settings().channels_last:
+            _keep_channels_together(pipeline.vae)
         _lay_out(pipeline, plan)
         if settings().compile:
             for expert in _experts(pipeline):
@@ -341,6 +345,15 @@ def _lay_out(pipeline: Any, plan: Plan) -> None:
         pipeline.enable_group_offload(card, offload_type="leaf_level", use_stream=True, exclude_modules=["vae"])
         pipeline.vae.to(card)
         pipeline.vae.enable_tiling()
+
+
+def _keep_channels_together(vae: Any) -> None:
+    """The memory format that tensor cores want; a module's own ``to`` can't do it where there are two kinds."""
+    formats = {torch.nn.Conv2d: torch.channels_last, torch.nn.Conv3d: torch.channels_last_3d}
+    for module in vae.modules():
+        for kind, memory_format in formats.items():
+            if isinstance(module, kind):
+                module.to(memory_format=memory_format)
 
 
 def _load_lora(pipeline: Any, file: Path, name: str, expert: Expert) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import MISSING, fields
 from functools import cached_property
@@ -17,7 +16,7 @@ from splice.models.vace.conditions import lay_conditions, lay_start, working_siz
 from splice.models.vace.finish import finish
 from splice.models.vace.presets import Preset, find_preset
 from splice.models.vace.schedule import plan_steps
-from splice.models.weights import check_classes, check_loras, home_of, require_weights
+from splice.models.weights import check_classes, check_loras, digest_contents, home_of, require_weights
 from splice.stride import fill_frames, stride_guide
 
 if TYPE_CHECKING:
@@ -32,9 +31,6 @@ REPOSITORY = re.compile(r"\w[\w.-]*/[\w.-]+")
 """Of the hub: who made it, and its name."""
 
 ANYWHERE = "or choose model=flow_morph, which runs anywhere"
-
-DIGESTED_BYTES = 2**20
-"""Of each file of a saved pipeline: weights of the same shape differ from the start."""
 
 OVERRIDES = frozenset(field.name for field in fields(ModelSettings) if field.default is not MISSING)
 
@@ -176,10 +172,4 @@ def _weights_gb(folder: Path) -> float:
 
 
 def _contents(folder: Path) -> str:
-    """A digest of names, sizes and beginnings: other weights, another revision."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(DIGESTED_BYTES))
-    return digest.hexdigest()[:16]
+    return digest_contents({str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()})
