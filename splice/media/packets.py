@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from splice.errors import MediaError
 from splice.media.ahead import ahead
 from splice.media.atomic import atomic_output
-from splice.media.container import open_video, video_stream
+from splice.media.container import open_own, open_packets, video_stream
 from splice.media.encode import UNIT_REORDER_FRAMES, mux_options, timescale
 from splice.media.nal import Framing, NalCodec, join_by_length, parameter_sets, read_framing, with_parameter_sets
 from splice.types import Clip, FrameRange
@@ -241,10 +241,10 @@ def _rewritten(framed: _Framed, packet: Packet[VideoStream], in_band: bool, run:
 
 def _open(part: Part) -> InputContainer:
     if part.clip is not None:
-        return open_video(part.clip.path)
+        return open_packets(part.clip)
     reason: str | None = "no video in it"
     try:
-        container = av.open(str(part.path))
+        container = open_own(part.path)
         if container.streams.video:
             return container
         container.close()

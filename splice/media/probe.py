@@ -160,8 +160,10 @@ def _count_packets(container: InputContainer, stream: VideoStream, path: str) ->
     packets = []
     scan = PacketScan(stream)
     ends: dict[Fraction, int] = {}
+    # Of Matroska alone the end of every stream is asked for.
+    streams = list(container.streams) if "matroska" in container.format.name else [stream]
     try:
-        for packet in container.demux():
+        for packet in container.demux(streams):
             if packet.size == 0 or packet.pts is None:
                 if packet.size and packet.stream is stream:
                     return None

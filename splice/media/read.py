@@ -12,12 +12,9 @@ from av.video.stream import VideoStream
 
 from splice.errors import MediaError
 from splice.media.conform import Conformer, deinterlaced
-from splice.media.container import open_clip, video_stream
+from splice.media.container import INDEXED, open_clip, video_stream
 from splice.media.encode import timescale
 from splice.types import Clip, ClipIdentity, FrameRange, VideoFormat
-
-SEEKABLE = ("mov", "matroska")
-"""Containers whose index makes seeking exact; others are read from the start."""
 
 Timed = tuple[Fraction, av.VideoFrame]
 """A decoded picture and its time in seconds after the clip's first shown frame."""
@@ -90,7 +87,7 @@ def _timed_pictures(clip: Clip, from_seconds: Fraction) -> Iterator[Timed]:
     if clip.is_interlaced:
         yield from deinterlaced(_from_start(clip))
         return
-    can_seek = clip.first_pts is not None and clip.is_constant_rate and clip.container.startswith(SEEKABLE)
+    can_seek = clip.first_pts is not None and clip.is_constant_rate and clip.container.startswith(INDEXED)
     target = int(from_seconds * clip.rate) if can_seek else 0
     yield from _from_keyframe(clip, target) if target > 0 else _from_start(clip)
 

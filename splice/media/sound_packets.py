@@ -19,6 +19,7 @@ from av.packet import Packet
 
 from splice.errors import MediaError
 from splice.media.ahead import ahead
+from splice.media.container import open_own
 from splice.media.sound import channel_count, decode_sound, read_only, sound_stream, to_frame
 from splice.sound import SCALE_24_BIT, Samples, quantised
 from splice.types import SoundFormat
@@ -195,7 +196,7 @@ def _assigned(packets: Iterable[Packet[AudioStream]], stream: AudioStream) -> It
 def _open_own(path: Path) -> Iterator[tuple[InputContainer, AudioStream]]:
     reason: str | None = "no FLAC track in it"
     try:
-        with av.open(str(path)) as container:
+        with open_own(path) as container:
             stream = sound_stream(container)
             if stream is not None and stream.codec_context.name == "flac":
                 yield container, read_only(container, stream)
