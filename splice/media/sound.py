@@ -21,12 +21,15 @@ from av.container import InputContainer
 from av.stream import Discard
 
 from splice.errors import MediaError
-from splice.media.container import open_clip
+from splice.media.container import open_packets
 from splice.sound import Samples
 from splice.types import Clip, SoundFormat
 
 JITTER_SECONDS = 0.01
 """Time stamps that differ by less from the count of the samples are only inexact: Matroska's stand in milliseconds."""
+
+BLOCK_SECONDS = Fraction(1, 2)
+"""Of sound that is decoded at once, about."""
 
 BROKEN_PACKETS_AT_START = 10
 """So many may be passed over before the first that can be decoded; a fifth of a second or so."""
@@ -53,7 +56,7 @@ def read_sound(clip: Clip, sound_format: SoundFormat, sample_count: int) -> Iter
     """
     channels = channel_count(sound_format.layout)
     remaining = sample_count
-    for block in _gathered(_placed(clip, sound_format), sound_format.sample_rate) if clip.sound else ():
+    for block in _placed(clip, sound_format) if clip.sound else ():
         if not remaining:
             return
         yield block[:, :remaining]
@@ -76,7 +79,7 @@ def decode_sound(container: InputContainer, stream: AudioStream, label: str) -> 
     label: how messages call the file. Raises MediaError where it can't be decoded.
     """
     try:
-        yield from _continuous(_as_float(_frames(container, stream)))
+        yield from _continuous(_frames(container, stream))
     except av.FFmpegError as error:
         raise MediaError(
             f"{label}: its sound ({stream.codec_context.name}) can't be decoded ({error.strerror}); "
@@ -128,7 +131,7 @@ def to_frame(packed: npt.NDArray[np.float32] | npt.NDArray[np.int32], layout: st
 
 def _placed(clip: Clip, sound_format: SoundFormat) -> Iterator[Samples]:
     """All of the clip's sound from its first shown frame on."""
-    with open_clip(clip) as container:
+    with open_packets(clip) as container:
         stream = sound_stream(container)
         if stream is None:
             raise MediaError(f"{clip.label}: had sound when it was probed, and has none now; start again")
@@ -144,20 +147,6 @@ def _placed(clip: Clip, sound_format: SoundFormat) -> Iterator[Samples]:
             if block.shape[1] > early_samples:
                 yield block[:, early_samples:]
             early_samples -= min(early_samples, block.shape[1])
-
-
-def _gathered(blocks: Iterable[Samples], count: int) -> Iterator[Samples]:
-    """The same samples in blocks of at most ``count``, if none is longer: a block costs as much as a packet's few."""
-    held: list[Samples] = []
-    total = 0
-    for block in blocks:
-        if held and total + block.shape[1] > count:
-            yield np.concatenate(held, axis=1)
-            held, total = [], 0
-        held.append(block)
-        total += block.shape[1]
-    if held:
-        yield np.concatenate(held, axis=1)
 
 
 def silence(channels: int, count: int, block_samples: int) -> Iterator[Samples]:
@@ -184,17 +173,74 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
         raise failures[0]
 
 
-def _as_float(frames: Iterable[AudioFrame]) -> Iterator[Decoded]:
-    for (_, layout, sample_rate), run in groupby(frames, key=_kind):
-        convert = av.AudioResampler(format="flt")
-        time_base: Fraction | None = None
+def _continuous(frames: Iterable[AudioFrame]) -> Iterator[Decoded]:
+    """The frames' sound in blocks: what follows on is gathered, since a packet alone costs as much as many at once."""
+    # In floats, which tell one sample from the next for days: fractions would take longer than decoding.
+    due_seconds: float | None = None
+    for kind, run in groupby(frames, key=_kind):
+        gathered = _Gathered(*kind)
+        time_base: float | None = None
         for frame in run:
             # One for the whole run: PyAV makes a fraction anew each time that it is asked.
-            time_base = time_base or frame.time_base
-            pts = frame.pts
-            start_seconds = None if pts is None or time_base is None else pts * float(time_base)
-            for packed in convert.resample(frame):
-                yield Decoded(_unpacked(packed), sample_rate, layout, start_seconds)
+            time_base = float(frame.time_base or 0) if time_base is None else time_base
+            start_seconds = due_seconds if frame.pts is None else frame.pts * time_base
+            late_samples = _late_samples(start_seconds, due_seconds, frame.sample_rate)
+            if late_samples:
+                yield from gathered.taken()
+            for gap in silence(gathered.channels, late_samples, frame.sample_rate):
+                yield gathered.block(gap, None)
+            count = frame.samples
+            gathered.add(frame, start_seconds)
+            if late_samples < 0:
+                yield from gathered.taken(skipped_samples=-late_samples)
+            elif gathered.is_full:
+                yield from gathered.taken()
+            if due_seconds is None:
+                due_seconds = start_seconds
+            if due_seconds is not None:
+                due_seconds += max(late_samples + count, 0) / frame.sample_rate
+        yield from gathered.taken()
+
+
+def _late_samples(start_seconds: float | None, due_seconds: float | None, sample_rate: int) -> int:
+    """By how many samples a frame comes later than it is due; less than 0 where it overlaps what came before."""
+    if start_seconds is None or due_seconds is None or abs(start_seconds - due_seconds) <= JITTER_SECONDS:
+        return 0
+    return round((start_seconds - due_seconds) * sample_rate)
+
+
+class _Gathered:
+    """Frames of one kind that follow one another, to be taken as one block."""
+
+    def __init__(self, sample_format: str, layout: str, sample_rate: int) -> None:
+        self.channels = channel_count(layout)
+        self._layout, self._sample_rate = layout, sample_rate
+        self._block_samples = round(BLOCK_SECONDS * sample_rate)
+        self._frames = av.AudioFifo()
+        self._as_float = av.AudioResampler(format="flt")
+        self._start_seconds: float | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self._frames.samples >= self._block_samples
+
+    def add(self, frame: AudioFrame, start_seconds: float | None) -> None:
+        if not self._frames.samples:
+            self._start_seconds = start_seconds
+        # Else the queue would insist on time stamps without jitter.
+        frame.pts = None
+        self._frames.write(frame)
+
+    def taken(self, skipped_samples: int = 0) -> Iterator[Decoded]:
+        """What was added since the last time, without its first samples, as a block if any are left."""
+        frame = self._frames.read(0, partial=True) if self._frames.samples else None
+        for packed in self._as_float.resample(frame) if frame else ():
+            kept = _unpacked(packed)[:, skipped_samples:]
+            if kept.size:
+                yield self.block(kept, self._start_seconds)
+
+    def block(self, samples: Samples, start_seconds: float | None) -> Decoded:
+        return Decoded(samples, self._sample_rate, self._layout, start_seconds)
 
 
 def _kind(frame: AudioFrame) -> tuple[str, str, int]:
@@ -203,26 +249,6 @@ def _kind(frame: AudioFrame) -> tuple[str, str, int]:
 
 def _unpacked(frame: AudioFrame) -> Samples:
     return only_numbers(frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T)
-
-
-def _continuous(blocks: Iterable[Decoded]) -> Iterator[Decoded]:
-    # In floats, which tell one sample from the next for days: fractions would take longer than decoding.
-    due_seconds: float | None = None
-    for block in blocks:
-        rate, count = block.sample_rate, block.samples.shape[1]
-        start_seconds = due_seconds if block.start_seconds is None else block.start_seconds
-        if due_seconds is None or start_seconds is None:
-            yield block
-            due_seconds = None if start_seconds is None else start_seconds + count / rate
-            continue
-        late_seconds = start_seconds - due_seconds
-        late_samples = round(late_seconds * rate) if abs(late_seconds) > JITTER_SECONDS else 0
-        for gap in silence(len(block.samples), late_samples, rate):
-            yield Decoded(gap, rate, block.layout, None)
-        kept = block.samples[:, max(0, -late_samples) :]
-        if kept.size:
-            yield Decoded(kept, rate, block.layout, None)
-        due_seconds += (max(0, late_samples) + kept.shape[1]) / rate
 
 
 def _remixed(blocks: Iterable[Samples], sample_rate: int, layout: str, wanted: SoundFormat) -> Iterator[Samples]:
