@@ -13,9 +13,10 @@ Room tone is made for what is stationary: of a melody or a single word it keeps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -267,8 +268,9 @@ def _crossed(left: Floats, right: Floats, correlation: Floats | float) -> Floats
     return left * (fade_out / level) + right * (fade_in / level)
 
 
+@lru_cache(maxsize=8)
 def _quarter_circle(count: int) -> tuple[Floats, Floats]:
-    """Cosine from 1 to 0 and sine from 0 to 1, ``count`` of each."""
+    """Cosine from 1 to 0 and sine from 0 to 1, ``count`` of each; only to be read."""
     angle = np.linspace(0.0, np.pi / 2, count)
     return np.cos(angle), np.sin(angle)
 
@@ -281,9 +283,9 @@ class _Grains:
     """Material, and how loud the grains are that can be cut out of it. A grain is two hops long.
 
     samples: (channels, n >= 4 hops), without their mean. guide: (n,), what places are compared by.
-    levels: (places,), the rms of a grain that begins at every ``step``-th sample, and part_levels (4, places) of its
-    quarters; all the same where grains are too short to have one. level: what they should have; end_level: what the
-    material has at its very end. largest_step: from one of its samples to the next.
+    levels: (places,), the rms of a grain that begins at every ``step``-th sample, and part_decibels (4, places) those
+    of its quarters; all the same where grains are too short to have one. level: what they should have; end_level: what
+    the material has at its very end. largest_step: from one of its samples to the next.
     search: how far from its place a grain may be moved; settle: in what time the end is forgotten; glide: in what
     time the level is reached; all in samples.
     """
@@ -296,7 +298,7 @@ class _Grains:
     glide: int
     step: int
     levels: Floats
-    part_levels: Floats
+    part_decibels: Floats
     level: float
     end_level: float
     largest_step: float
@@ -334,11 +336,16 @@ def _cut_grains(samples: Floats, hop: int, sample_rate: int) -> _Grains:
         glide=round(GLIDE_SECONDS * sample_rate),
         step=step,
         levels=levels[::step],
-        part_levels=parts[:, ::step],
+        part_decibels=_decibels(parts[:, ::step]),
         level=level,
         end_level=end_level,
         largest_step=_largest_step(samples),
     )
+
+
+def _decibels(levels: Floats | float) -> Floats:
+    decibels: Floats = 20.0 * np.log10(np.asarray(levels) + TINY)
+    return decibels
 
 
 def _usual_level(samples: Floats, levels: Floats) -> float:
@@ -390,40 +397,44 @@ def _textured(grains: _Grains, count: int) -> Iterator[Floats]:
 def _continuation(grains: _Grains) -> int:
     """Where what comes before is most like the material's end, so that what follows may follow the end, too."""
     hop, guide = grains.hop, grains.guide
-    offset, _ = _best_fit(guide[: -2 * hop], guide[-hop:])
-    return offset + hop
+    return hop + _best_fit(guide, [(0, guide.size - 2 * hop)], guide[-hop:])
 
 
 def _next_place(grains: _Grains, following: int, level: float, random: np.random.Generator) -> int:
     """A random place for a grain about as loud as ``level``, that fits what would come next at ``following``."""
-    decibels = 20.0 * np.log10((grains.part_levels + TINY) / (level + TINY))
-    deviations = np.mean(np.square(np.clip(decibels, -MAX_DEVIATION_DB, MAX_DEVIATION_DB)), axis=0)
-    steady = np.flatnonzero(deviations <= max(STEADY_DB**2, float(np.quantile(deviations, STEADY_SHARE))))
-    template = grains.guide[following : following + grains.hop]
+    off = np.clip(grains.part_decibels - _decibels(level), -MAX_DEVIATION_DB, MAX_DEVIATION_DB)
+    deviations = np.mean(off * off, axis=0)
+    rank = int(STEADY_SHARE * (deviations.size - 1))
+    steady = np.flatnonzero(deviations <= max(STEADY_DB**2, float(np.partition(deviations, rank)[rank])))
     last_place = grains.guide.size - 2 * grains.hop
-    best_place, best_score = 0, -np.inf
-    for drawn in random.choice(steady, CANDIDATES) * grains.step:
-        first = max(0, int(drawn) - grains.search)
-        stop = min(last_place, int(drawn) + grains.search) + grains.hop
-        offset, score = _best_fit(grains.guide[first:stop], template)
-        if score > best_score:
-            best_place, best_score = first + offset, score
-    return best_place
+    stretches = [
+        (max(0, int(drawn) - grains.search), min(last_place, int(drawn) + grains.search) + grains.hop)
+        for drawn in random.choice(steady, CANDIDATES) * grains.step
+    ]
+    return _best_fit(grains.guide, stretches, grains.guide[following : following + grains.hop])
 
 
-def _best_fit(stretch: Floats, template: Floats) -> tuple[int, float]:
-    """Where in ``stretch`` the template fits best, and how well, up to 1: by what the two share of their mean power.
+def _best_fit(signal: Floats, stretches: Sequence[tuple[int, int]], template: Floats) -> int:
+    """Where in ``signal``, within stretches (start, stop) of it, the template fits best.
 
-    Over the product of their norms a place next to a pause would win: the fewer samples, the likelier chance likeness.
+    By what the two share of their mean power. Over the product of their norms a place next to a pause would win: the
+    fewer samples, the likelier chance likeness.
     """
-    size = _fast_size(stretch.size)
-    spectrum = np.fft.rfft(stretch, size) * np.fft.rfft(template, size).conj()
-    likeness = np.fft.irfft(spectrum, size)[: stretch.size - template.size + 1]
-    sums = np.concatenate([[0.0], np.cumsum(stretch**2)])
-    power = np.maximum(0.0, sums[template.size :] - sums[: -template.size])
-    scores = 2.0 * likeness / (power + np.sum(template**2) + ROUNDING * sums[-1] + TINY)
-    offset = int(np.argmax(scores))
-    return offset, float(scores[offset])
+    size = _fast_size(max(stop - start for start, stop in stretches))
+    padded = np.zeros((len(stretches), size))
+    for row, (start, stop) in zip(padded, stretches, strict=True):
+        row[: stop - start] = signal[start:stop]
+    # All at once: of transforms this short a call costs as much as the work.
+    likeness = np.fft.irfft(np.fft.rfft(padded) * np.fft.rfft(template, size).conj(), size)
+    sums = np.concatenate([np.zeros((len(stretches), 1)), np.cumsum(padded * padded, axis=1)], axis=1)
+    power = np.maximum(0.0, sums[:, template.size :] - sums[:, : -template.size])
+    floor = np.sum(template**2) + ROUNDING * sums[:, -1:] + TINY
+    scores = 2.0 * likeness[:, : power.shape[1]] / (power + floor)
+    for row, (start, stop) in zip(scores, stretches, strict=True):
+        row[stop - start - template.size + 1 :] = -np.inf
+    best = int(np.argmax(scores))
+    width: int = scores.shape[1]
+    return stretches[best // width][0] + best % width
 
 
 def _predictor(signal: Floats) -> Floats:
@@ -452,8 +463,8 @@ def _rung_out(history: Floats, predictor: Floats, count: int) -> Floats:
 
 
 def _fast_size(count: int) -> int:
-    """The least ``1, 3 or 5 * 2**n`` that is at least ``count``, and even: a length that a fast transform likes."""
-    return min(odd << max(1, (-(-count // odd) - 1).bit_length()) for odd in (1, 3, 5))
+    """The least product of 2**n and a small odd number that is at least ``count``, and even: transforms like these."""
+    return min(odd << max(1, (-(-count // odd) - 1).bit_length()) for odd in (1, 3, 5, 9, 15, 25, 27))
 
 
 # --- peaks ----------------------------------------------------------------------------------------------------------
