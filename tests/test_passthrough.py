@@ -795,6 +795,18 @@ def test_debians_ffmpeg_seeks_to_the_right_frame(tmp_path: Path, codec: str, rul
     assert shown_from(run.output, wanted, tmp_path) == {number: expected[number] for number in wanted}
 
 
+def test_pictures_that_are_refreshed_bit_by_bit_are_shown_whole_after_a_seek(tmp_path: Path) -> None:
+    clips = make_all(tmp_path, [{}, {"b_frames": 0, "encoder_options": {"x264-params": "intra-refresh=1"}}])
+    run = joined(clips, tmp_path / "run")
+    original, made = (debian_pictures(path)[0] for path in (clips[1], run.output))
+    assert made[46:] == original
+    for number in (58, 59, 66, 85):
+        command = [FFMPEG, "-v", "error", "-ss", f"{(number - 0.5) / 25:.3f}", "-i", str(run.output), "-frames:v", "1"]
+        done = subprocess.run([*command, "-f", "framemd5", "-"], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        assert done.stdout.splitlines()[-1].rpartition(",")[2].strip() == made[number], f"frame {number}"
+
+
 def shown_from(path: Path, numbers: Sequence[int], folder: Path) -> dict[int, Code | None]:
     """The first picture that ffmpeg shows from the time of each frame on, without a complaint."""
     inputs, outputs = [], []
