@@ -530,6 +530,13 @@ def test_coarse_time_stamps_lose_no_frame(tmp_path: Path) -> None:
     assert found[:40] + found[46:86] == numbered(0, 40) + numbered(1, 40)
 
 
+def test_b_frames_in_an_avi_file_are_shown_in_their_order_from_its_start(tmp_path: Path) -> None:
+    """It tells when pictures are decoded; FFmpeg makes times of showing of that, in the wrong order."""
+    clips = [clip(tmp_path / "before.mp4", 0), clip(tmp_path / "odd.avi", 1, b_frames=3)]
+    check(joined(clips, tmp_path / "run"), clips, [numbered(0, 40), numbered(1, 40)], run_of(0, 0, 40))
+    assert probe_clip(1, "odd", str(clips[1])).start_seconds == 0
+
+
 @pytest.mark.parametrize("ticks", [25, 50])
 def test_a_frame_that_was_dropped_is_shown_longer(tmp_path: Path, ticks: int) -> None:
     """A time scale as coarse as the frames hides no jump: the rate varies, and the frame before it is shown twice."""
