@@ -64,6 +64,7 @@ def conform_reasons(clip: Clip, video_format: VideoFormat) -> tuple[str, ...]:
         ("rate", _rate_of(clip), video_format.rate),
         ("pixel format", clip.pixel_format.replace("yuvj", "yuv"), video_format.pixel_format),
         ("rotation", clip.rotation, video_format.rotation),
+        ("mirrored", clip.is_mirrored, False),
         ("sample aspect", clip.sample_aspect_ratio, video_format.sample_aspect_ratio),
         ("matrix", canonical(here.matrix, SAME_MATRIX), canonical(there.matrix, SAME_MATRIX)),
         ("primaries", here.primaries, there.primaries),

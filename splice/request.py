@@ -109,7 +109,7 @@ class JoinRequest(_Model):
     loop: bool = False
     audio: Literal["bridge", "silence", "drop"] = "bridge"
     soundtrack: str | None = None
-    soundtrack_gain_db: float = 0
+    soundtrack_gain_db: Annotated[float, Field(ge=-100, le=100)] = 0
     audio_codec: Literal["aac", "flac", "opus"] = "aac"
     strategy: Literal["sequential", "parallel"] = "sequential"
     output_base_dir: Annotated[str, StringConstraints(min_length=1)] = "./outputs/"
@@ -221,6 +221,7 @@ _HINTS = {
     "aspect_ratio": "W:H, for example 16:9",
     "resolution": "[width, height] in pixels, for example 1280x720 on the command line",
     "clip_list": "at least 2 clips",
+    "fps": "a number of frames per second, for example 25 or 29.97",
 }
 
 

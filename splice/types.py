@@ -131,6 +131,7 @@ class Clip:
 
     width, height: in stored pixels, before rotation.
     rotation: degrees clockwise that show the stored picture upright: 0, 90, 180 or 270.
+    is_mirrored: before it is turned, left and right must be exchanged.
     sample_aspect_ratio: width over height of one stored pixel.
     rate: frames per second; of a varying rate the mean.
     is_constant_rate: every frame stands within one container tick of first + n / rate.
@@ -168,6 +169,7 @@ class Clip:
     cut_points: CutPoints | None = None
     uncut_reason: str = ""
     url: str = ""
+    is_mirrored: bool = False
 
     @property
     def location(self) -> str:

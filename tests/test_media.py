@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -436,6 +438,42 @@ SHAPES: dict[str, tuple[dict[str, Any], tuple[int, int], tuple[int, int]]] = {
     # The aspect is that of the stored pixels: it lies on its side once the picture is upright.
     "anamorphic and turned": ({"sample_aspect": Fraction(4, 3), "rotation": 90}, (192, 144), (192, 108)),
 }
+
+
+def _with_display_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """An mp4 of which a point (x, y) of the stored picture is to be shown at (ax + cy, bx + dy)."""
+    data = path.read_bytes()
+    plain = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    fixed = [round(each * (1 << 16)) for each in (a, b, c, d)]
+    # The movie has one as well, before that of its only track.
+    at = data.rindex(plain)
+    path.write_bytes(data[:at] + struct.pack(">9i", *fixed[:2], 0, *fixed[2:], 0, 0, 0, 1 << 30) + data[at + 36 :])
+    return path
+
+
+MIRRORED: dict[str, tuple[tuple[int, int, int, int], Callable[[footage.Image], footage.Image]]] = {
+    "left to right": ((-1, 0, 0, 1), lambda shown: shown[:, ::-1]),
+    "top to bottom": ((1, 0, 0, -1), lambda shown: shown[::-1]),
+    "rows for columns": ((0, 1, 1, 0), lambda shown: shown.swapaxes(0, 1)),
+    "turned to the other side": ((0, -1, -1, 0), lambda shown: shown[::-1, ::-1].swapaxes(0, 1)),
+}
+
+
+@pytest.mark.parametrize("how", MIRRORED)
+def test_mirrored_pictures_are_shown_as_they_should_be(tmp_path: Path, how: str) -> None:
+    matrix, unmirrored = MIRRORED[how]
+    clip = _probe(_with_display_matrix(make_clip(tmp_path / "a.mp4", clip_id=5, frame_count=4), *matrix))
+    size = (108, 192) if matrix[0] == 0 else (192, 108)
+    wanted = _target(*size, color=clip.color)
+    shown = [to_rgb(frame, wanted) for frame in read_frames(clip, wanted, FrameRange(0, 4))]
+    assert [read_code(np.ascontiguousarray(unmirrored(each))) for each in shown] == [(5, n) for n in range(4)]
+
+
+def test_pictures_that_are_to_be_turned_otherwise_than_by_quarters_are_refused(tmp_path: Path) -> None:
+    half = math.sqrt(0.5)
+    path = _with_display_matrix(make_clip(tmp_path / "a.mp4", clip_id=5, frame_count=4), half, half, -half, half)
+    with pytest.raises(RequestError, match=r"a\.mp4: is to be shown turned by 45 degrees"):
+        _probe(path)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -1157,6 +1195,16 @@ def test_what_is_no_whole_video_is_refused_by_name(tmp_path: Path, kind: str) ->
     write, message = UNTRUSTED[kind]
     path = write(tmp_path / "a.mp4")
     with pytest.raises(RequestError, match=rf"a\.mp4.*{message}"):
+        _probe(path)
+
+
+def test_a_file_whose_sound_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", clip_id=1, frame_count=50, tone_hz=440.0, faststart=True)
+    with av.open(str(path)) as container:
+        end_of_pictures = max(entry.pos + entry.size for entry in container.streams.video[0].index_entries)
+    assert end_of_pictures < path.stat().st_size
+    path.write_bytes(path.read_bytes()[:end_of_pictures])
+    with pytest.raises(RequestError, match=r"a\.mp4: truncated: the file has"):
         _probe(path)
 
 

@@ -530,6 +530,13 @@ def test_coarse_time_stamps_lose_no_frame(tmp_path: Path) -> None:
     assert found[:40] + found[46:86] == numbered(0, 40) + numbered(1, 40)
 
 
+def test_b_frames_in_an_avi_file_are_shown_in_their_order_from_its_start(tmp_path: Path) -> None:
+    """It tells when pictures are decoded; FFmpeg makes times of showing of that, in the wrong order."""
+    clips = [clip(tmp_path / "before.mp4", 0), clip(tmp_path / "odd.avi", 1, b_frames=3)]
+    check(joined(clips, tmp_path / "run"), clips, [numbered(0, 40), numbered(1, 40)], run_of(0, 0, 40))
+    assert probe_clip(1, "odd", str(clips[1])).start_seconds == 0
+
+
 @pytest.mark.parametrize("ticks", [25, 50])
 def test_a_frame_that_was_dropped_is_shown_longer(tmp_path: Path, ticks: int) -> None:
     """A time scale as coarse as the frames hides no jump: the rate varies, and the frame before it is shown twice."""
@@ -793,6 +800,18 @@ def test_debians_ffmpeg_seeks_to_the_right_frame(tmp_path: Path, codec: str, rul
     wanted = [number for number in wanted if expected[number]]
     assert len(wanted) >= 8
     assert shown_from(run.output, wanted, tmp_path) == {number: expected[number] for number in wanted}
+
+
+def test_pictures_that_are_refreshed_bit_by_bit_are_shown_whole_after_a_seek(tmp_path: Path) -> None:
+    clips = make_all(tmp_path, [{}, {"b_frames": 0, "encoder_options": {"x264-params": "intra-refresh=1"}}])
+    run = joined(clips, tmp_path / "run")
+    original, made = (debian_pictures(path)[0] for path in (clips[1], run.output))
+    assert made[46:] == original
+    for number in (58, 59, 66, 85):
+        command = [FFMPEG, "-v", "error", "-ss", f"{(number - 0.5) / 25:.3f}", "-i", str(run.output), "-frames:v", "1"]
+        done = subprocess.run([*command, "-f", "framemd5", "-"], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        assert done.stdout.splitlines()[-1].rpartition(",")[2].strip() == made[number], f"frame {number}"
 
 
 def shown_from(path: Path, numbers: Sequence[int], folder: Path) -> dict[int, Code | None]:

@@ -62,6 +62,8 @@ def refusal(**parameters: Any) -> str:
         ({"fps": 1e-9}, ["fps: ", "greater than or equal to 0.001", "got 1e-09"]),
         ({"fps": 1001}, ["fps: ", "less than or equal to 1000", "got 1001"]),
         ({"fps": math.nan}, ["fps: ", "finite number", "got nan"]),
+        ({"fps": "30000/1001"}, ["fps: ", "got '30000/1001'", "needed: a number of frames per second"]),
+        ({"soundtrack_gain_db": 1e9}, ["soundtrack_gain_db: ", "less than or equal to 100", "got 1000000000.0"]),
         ({"audio": "loud"}, ["audio: ", "'bridge', 'silence' or 'drop'", "got 'loud'"]),
         ({"audio_codec": "mp3"}, ["audio_codec: ", "'aac', 'flac' or 'opus'", "got 'mp3'"]),
         ({"strategy": "random"}, ["strategy: ", "'sequential' or 'parallel'", "got 'random'"]),
@@ -100,8 +102,8 @@ def test_what_is_required_is_asked_for() -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    message = refusal(gap_frame_count=0, fps=0, foo=1)
-    assert [part.split(":")[0] for part in message.split("; ") if ": " in part] == ["gap_frame_count", "fps", "foo"]
+    message = refusal(gap_frame_count=0, seed="dice", foo=1)
+    assert [part.split(":")[0] for part in message.split("; ") if ": " in part] == ["gap_frame_count", "seed", "foo"]
 
 
 @pytest.mark.parametrize(

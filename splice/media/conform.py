@@ -93,6 +93,7 @@ def _steps(clip: Clip, video_format: VideoFormat) -> list[tuple[str, str]]:
         width, height, aspect = height, width, 1 / aspect
     size = _covering_size(width, height, aspect / video_format.sample_aspect_ratio, video_format)
     return [
+        *([("hflip", "")] if clip.is_mirrored else []),
         *_TURNS.get(turn, []),
         ("scale", f"w={size[0]}:h={size[1]}:flags={SCALE_FLAGS}:{_scale_colors(clip.color, video_format)}"),
         ("crop", f"w={video_format.width}:h={video_format.height}"),

@@ -7,7 +7,7 @@ Unit types: ITU-T H.264 (08/2021), table 7-1; ITU-T H.265 (08/2021), table 7-1. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,10 @@ NalCodec = Literal["h264", "hevc"]
 _IDR = {"h264": {5}, "hevc": {19, 20}}
 _PARAMETER_SETS = {"h264": {7, 8, 13}, "hevc": {32, 33, 34}}
 _DELIMITER = {"h264": 9, "hevc": 35}
+_SEI = {"h264": 6, "hevc": 39}
+_HEADER_BYTES = {"h264": 1, "hevc": 2}
+_RECOVERY_POINT = 6
+"""The payload type of an SEI message (H.264: D.1.1; H.265: D.2.1)."""
 _FIRST_PICTURE_TYPES = {"h264": range(1, 6), "hevc": range(32)}
 
 
@@ -64,6 +68,13 @@ def is_idr(codec: NalCodec, units: Sequence[bytes]) -> bool:
     return first is not None and _type_of(codec, first) in _IDR[codec]
 
 
+def refreshes_gradually(codec: NalCodec, units: Sequence[bytes]) -> bool:
+    """Whether pictures are whole only some frames after this one, when decoding begins at it (intra refresh)."""
+    messages = (message for unit in units if _type_of(codec, unit) == _SEI[codec] for message in _messages(codec, unit))
+    # Its first field is how many frames that takes; of an Exp-Golomb code only 0 begins with a bit that is set.
+    return any(kind == _RECOVERY_POINT and payload[:1] < b"\x80" for kind, payload in messages)
+
+
 def with_parameter_sets(codec: NalCodec, units: Sequence[bytes], sets: Sequence[bytes]) -> list[bytes]:
     """The units of a keyframe behind ``sets``; an access unit delimiter stays first."""
     own = [unit for unit in units if _type_of(codec, unit) not in _PARAMETER_SETS[codec]]
@@ -83,6 +94,23 @@ def join_by_start_code(units: Sequence[bytes]) -> bytes:
 
 def _type_of(codec: NalCodec, unit: bytes) -> int:
     return unit[0] & 0x1F if codec == "h264" else unit[0] >> 1 & 0x3F
+
+
+def _messages(codec: NalCodec, unit: bytes) -> Iterator[tuple[int, bytes]]:
+    """(payload type, payload) of each message of an SEI unit."""
+    rest = unit[_HEADER_BYTES[codec] :].replace(b"\0\0\3", b"\0\0")
+    # What is left in the end are the bits that fill up the last byte.
+    while len(rest) > 2:
+        kind, rest = _leading_number(rest)
+        size, rest = _leading_number(rest)
+        yield kind, rest[:size]
+        rest = rest[size:]
+
+
+def _leading_number(data: bytes) -> tuple[int, bytes]:
+    """A number in bytes that add up, of which each but the last is 255; and what stands behind it."""
+    full = len(data) - len(data.lstrip(b"\xff"))
+    return 255 * full + int.from_bytes(data[full : full + 1], "big"), data[full + 1 :]
 
 
 def _split_by_length(data: bytes, length_size: int) -> list[bytes]:

@@ -20,7 +20,15 @@ from splice.media.ahead import ahead
 from splice.media.atomic import atomic_output
 from splice.media.container import open_own, open_packets, video_stream
 from splice.media.encode import UNIT_REORDER_FRAMES, mux_options, timescale
-from splice.media.nal import Framing, NalCodec, join_by_length, parameter_sets, read_framing, with_parameter_sets
+from splice.media.nal import (
+    Framing,
+    NalCodec,
+    join_by_length,
+    parameter_sets,
+    read_framing,
+    refreshes_gradually,
+    with_parameter_sets,
+)
 from splice.types import Clip, FrameRange
 
 Watch = Callable[[Iterator[Any]], Iterator[Any]]
@@ -228,7 +236,8 @@ class _Framed:
             self.in_force = parameter_sets(self.framing.codec, units) or self.in_force
             units = with_parameter_sets(self.framing.codec, units, self.in_force)
         written = cast("Packet[VideoStream]", Packet(join_by_length(units)))
-        written.is_keyframe = packet.is_keyframe
+        # A player would seek to it, and show a picture that is not whole.
+        written.is_keyframe = packet.is_keyframe and not refreshes_gradually(self.framing.codec, units)
         return written
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -14,8 +15,10 @@ from typing import cast
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.stream import VideoStream
 
 from splice.errors import RequestError
@@ -86,11 +89,12 @@ def _probe(index: int, name: str, path: str, identity: ClipIdentity) -> Clip:
     with open_video(path) as container:
         stream = video_stream(container, path)
         sound = _read_sound(container)
-        _refuse_missing_data(stream, path, identity.size_bytes)
+        _refuse_missing_data(stream, sound_stream(container), path, identity.size_bytes)
         timing, cut_points = _measure_timing(container, stream, path)
     with open_video(path) as container:
         stream = video_stream(container, path)
         frame = _first_picture(container, stream, path)
+        rotation, is_mirrored = _orientation(frame, path)
         return Clip(
             index=index,
             name=name,
@@ -100,7 +104,8 @@ def _probe(index: int, name: str, path: str, identity: ClipIdentity) -> Clip:
             codec=stream.codec_context.codec.canonical_name,
             width=frame.width,
             height=frame.height,
-            rotation=-round(frame.rotation) % 360,
+            rotation=rotation,
+            is_mirrored=is_mirrored,
             sample_aspect_ratio=stream.sample_aspect_ratio or Fraction(1),
             pixel_format=frame.format.name,
             bit_depth=frame.format.components[0].bits,
@@ -128,9 +133,13 @@ def _read_sound(container: InputContainer) -> Sound | None:
     return Sound(context.codec.canonical_name, context.sample_rate, context.layout.name)
 
 
-def _refuse_missing_data(stream: VideoStream, path: str, size_bytes: int) -> None:
+def _refuse_missing_data(stream: VideoStream, sound: AudioStream | None, path: str, size_bytes: int) -> None:
     """An index that points beyond the end of the file tells a download that broke off."""
     stop = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    if sound is not None and len(sound.index_entries):
+        # The last one alone: sound is stored in its order, and an hour of it has 170,000.
+        last = sound.index_entries[-1]
+        stop = max(stop, last.pos + last.size)
     if stop > size_bytes:
         raise RequestError(
             f"{path}: truncated: the file has {size_bytes} bytes, its index speaks of {stop}; fetch or export it again"
@@ -138,7 +147,8 @@ def _refuse_missing_data(stream: VideoStream, path: str, size_bytes: int) -> Non
 
 
 def _measure_timing(container: InputContainer, stream: VideoStream, path: str) -> tuple[_Timing, CutPoints | str]:
-    counted = _count_packets(container, stream, path)
+    # An AVI file says when pictures are decoded, not when they are shown; FFmpeg guesses, and errs.
+    counted = None if container.format.name == "avi" else _count_packets(container, stream, path)
     if counted is None:
         timing = _decode_timing(path)
         obstacle = _edit_list_obstacle(container, stream, path, timing.frame_count)
@@ -232,9 +242,14 @@ def _decode_timing(path: str) -> _Timing:
             raise RequestError(f"{path}: no frame of its video stream can be decoded; export it again")
         pts = [each for each, _ in found if each is not None]
         if len(pts) == len(found) and all(a < b for a, b in pairwise(pts)):
-            return _time(pts, found[-1][1], stream, seekable=False)
+            timing = _time(pts, found[-1][1], stream, seekable=False)
+            return replace(timing, start_seconds=_header_start(stream)) if container.format.name == "avi" else timing
         rate = stream.guessed_rate or DEFAULT_RATE
         return _Timing(rate, True, len(found), len(found) / rate, None, Fraction(0))
+
+
+def _header_start(stream: VideoStream) -> Fraction:
+    return (stream.start_time or 0) * (stream.time_base or Fraction(1))
 
 
 def _time(pts: Sequence[int], last_duration: int, stream: VideoStream, seekable: bool) -> _Timing:
@@ -288,3 +303,18 @@ def _first_picture(container: InputContainer, stream: VideoStream, path: str) ->
     except av.FFmpegError as error:
         raise RequestError(f"{path}: its first picture can't be decoded ({error.strerror}); export it again") from error
     raise RequestError(f"{path}: no frame of its video stream can be decoded; export it again")
+
+
+def _orientation(frame: av.VideoFrame, path: str) -> tuple[int, bool]:
+    """How a display matrix (ISO/IEC 14496-12:2022, 8.3.2) wants a picture: degrees clockwise, after it is mirrored."""
+    kind = SideDataType.DISPLAYMATRIX
+    matrix = bytes(frame.side_data[kind]) if kind in frame.side_data else bytes(36)
+    # A point (1, 0) of the stored picture is shown at (a, b), (0, 1) at (c, d); y points down.
+    a, b, _, c, d = struct.unpack_from("=5i", matrix)
+    is_mirrored = a * d < b * c
+    degrees = round(math.degrees(math.atan2(-b, -a) if is_mirrored else math.atan2(b, a))) % 360
+    if degrees % 90:
+        raise RequestError(
+            f"{path}: is to be shown turned by {degrees} degrees; needed: 0, 90, 180 or 270; turn its pictures first"
+        )
+    return degrees, is_mirrored
