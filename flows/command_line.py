@@ -27,6 +27,7 @@ from prefect.settings import (
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from splice.errors import MediaError, RequestError
+from splice.layout import RunFolder
 from splice.records import JoinResult
 from splice.request import JoinRequest, parse_request
 from splice.storage import redacted
@@ -134,6 +135,7 @@ def main(
         parameters = _parameters(options)
         request = parse_request(parameters)
         find_specs(request)
+        RunFolder.of(request.output_base_dir, request.run_id).require_place()
         timeline = plan_request(request, _find_files(request))
     except RequestError as error:
         _stop(str(error), EXIT_BAD_REQUEST)

@@ -126,13 +126,14 @@ def join_clips(
     find_specs(request)
     if request.gpu_deployment is not None:
         require_deployment("gpu_deployment", request.gpu_deployment)
+    folder = RunFolder.of(request.output_base_dir, run_id)
+    folder.require_place()
     access = access_for(request)
     located = locate_files(request, access)
     if ended := recall_end(request, located):
         return ended
     files = find_files(request, located, access)
     timeline = plan_request(request, files)
-    folder = RunFolder.of(request.output_base_dir, run_id)
     with hold_run(run_id, folder) as is_held:
         if not is_held:
             return already_in_progress(run_id, folder, timeline)

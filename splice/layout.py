@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from splice.errors import RequestError
 from splice.request import ClipSource
 from splice.settings import settings
 from splice.types import Join, Segment, Transition, Unit
@@ -30,6 +32,17 @@ class RunFolder:
         url = f"{output_base_dir.rstrip('/')}/{name}"
         # Files of the same run_id in another bucket are others.
         return cls(settings().work_dir / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:8]}", url)
+
+    def require_place(self) -> None:
+        """Raises RequestError where a new folder can't be made: a file is in the way, or the right is missing."""
+        try:
+            nearest = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        except PermissionError as error:
+            raise RequestError(f"output_base_dir: {error.filename}: {error.strerror}; choose another folder") from error
+        if nearest != self.path and not nearest.is_dir():
+            raise RequestError(f"output_base_dir: {nearest} is a file; give a folder")
+        if nearest != self.path and not os.access(nearest, os.W_OK | os.X_OK):
+            raise RequestError(f"output_base_dir: {nearest} can't be written to; choose another folder")
 
     def location(self, path: Path) -> str:
         """Where a file of this folder is to be found in the end."""

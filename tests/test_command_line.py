@@ -89,6 +89,11 @@ def test_a_bad_option_is_refused_and_nothing_is_written(kind: str, two_clips: li
     assert result.stdout == "" and not base.exists()
 
 
+def test_a_file_where_the_output_is_to_go_is_refused(two_clips: list[str]) -> None:
+    result = invoke([*two_clips, "--model", "crossfade", "--output-base-dir", f"{two_clips[0]}/joined"])
+    assert result.exit_code == 2 and f"{two_clips[0]} is a file" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

@@ -89,7 +89,7 @@ def _probe(index: int, name: str, path: str, identity: ClipIdentity) -> Clip:
     with open_video(path) as container:
         stream = video_stream(container, path)
         sound = _read_sound(container)
-        _refuse_missing_data(stream, sound_stream(container), path, identity.size_bytes)
+        _refuse_missing_data((stream, sound_stream(container)), path, identity.size_bytes)
         timing, cut_points = _measure_timing(container, stream, path)
     with open_video(path) as container:
         stream = video_stream(container, path)
@@ -133,13 +133,11 @@ def _read_sound(container: InputContainer) -> Sound | None:
     return Sound(context.codec.canonical_name, context.sample_rate, context.layout.name)
 
 
-def _refuse_missing_data(stream: VideoStream, sound: AudioStream | None, path: str, size_bytes: int) -> None:
+def _refuse_missing_data(streams: Iterable[VideoStream | AudioStream | None], path: str, size_bytes: int) -> None:
     """An index that points beyond the end of the file tells a download that broke off."""
-    stop = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    if sound is not None and len(sound.index_entries):
-        # The last one alone: sound is stored in its order, and an hour of it has 170,000.
-        last = sound.index_entries[-1]
-        stop = max(stop, last.pos + last.size)
+    # The last entry alone: what is shown last is stored last, and to look at all takes longer than to copy a long clip.
+    last = [stream.index_entries[-1] for stream in streams if stream is not None and len(stream.index_entries)]
+    stop = max((entry.pos + entry.size for entry in last), default=0)
     if stop > size_bytes:
         raise RequestError(
             f"{path}: truncated: the file has {size_bytes} bytes, its index speaks of {stop}; fetch or export it again"
