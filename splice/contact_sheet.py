@@ -15,7 +15,7 @@ from splice.seam_view import SeamView
 MOST_BYTES = 74_000
 """Prefect's UI shows it as text, in which it takes a third more: 100 kB."""
 
-ENCODINGS = ((1.0, 88), (1.0, 70), (0.8, 70), (0.8, 50), (0.6, 50), (0.4, 50), (0.25, 50))
+ENCODINGS = ((1.0, 88), (1.0, 70), (0.8, 70), (0.8, 50), (0.6, 50), (0.6, 35), (0.5, 40), (0.4, 50), (0.25, 50))
 """(scale, JPEG quality), best first."""
 
 COLUMNS = 4
@@ -56,7 +56,9 @@ def _encode(picture: Frame) -> bytes | None:
         # Whole pixels for every tile, of which there are as many rows as columns.
         size = (COLUMNS * round(scale * width), COLUMNS * round(scale * height))
         scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        is_encoded, encoded = cv2.imencode(".jpg", scaled, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        is_encoded, encoded = cv2.imencode(
+            ".jpg", scaled, [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        )
         data = encoded.tobytes() if is_encoded else None
         if data is None or len(data) <= MOST_BYTES:
             return data

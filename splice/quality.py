@@ -2,13 +2,14 @@
 
 Nothing here is learned, and nothing knows the truth. Every signal is a series over the frames around a seam. What it
 reaches in the frames beside the seam is normal there, and what it is at the edges of the generated span and within it
-is held against that: a penalty is by how much the worst frame is beyond normal. Untouched footage mostly has penalties
-near 0; one span of twenty reaches between 1 and 2 (``bench.controls``). The score is the sum of the penalties.
+is held against that: a penalty is by how much the worst frame is beyond normal. Normal is the largest value beside the
+seam, not the median: what the clips do themselves, jerks too, is no fault of a seam. Untouched footage mostly has
+penalties near 0; one span of twenty reaches between 1 and 2 (``bench.controls``). The score is the sum of the
+penalties.
 
-Sources: differences and their second difference, as in shot boundary detection (Hanjalic, IEEE TCSVT 2002); CIE76
-colour difference; the warping error of video consistency (Lai et al., ECCV 2018); the energy of the Laplacian as a
-measure of focus (Pech-Pacheco et al., ICPR 2000). Which penalties there are, and how they are weighted, was decided
-on spans of real footage with planted faults: ``python -m bench.controls``.
+Of the sound there is the step of its level (``level_step``); how far sound and picture are apart is read off the
+timestamps (``splice.media.track_offsets``). Neither is part of the score, which is of pictures. Which penalties there
+are, and how they are weighted, was decided on spans of real footage with planted faults: ``python -m bench.controls``.
 """
 
 from __future__ import annotations
@@ -53,14 +54,20 @@ class Picture:
 class Signals:
     """What is measured at every frame; those that compare with the frames before are nan where there are none.
 
-    difference: mean absolute difference of luma from the frame before, 0..255.
-    chroma: the same of both chroma planes.
-    bend: mean absolute second difference of luma, 0..255.
-    color: CIE76 difference of the blocks' mean colours from the frame before, median over the blocks.
-    warp: mean absolute difference of luma from the frame before where that is moved along the flow, 0..255.
-    turn: mean change of the flow from the frame before, pixels of the small picture.
-    flicker: absolute second difference of the mean luma, 0..255.
-    sharpness: log2 of the variance of the luma's Laplacian.
+    All are 0 where nothing changes, and the larger the more does; sharpness is the larger the sharper.
+
+    difference: mean absolute difference of luma from the frame before, 0..255; of shot boundary detection (Hanjalic,
+        IEEE TCSVT 2002).
+    chroma: the same of both chroma planes, 0..255.
+    bend: mean absolute second difference of luma, 0..510: of a jerk both edges, of a dissolve nothing.
+    color: CIE76 difference of the blocks' mean colours from the frame before, median over the blocks; 2.3 can just be
+        noticed (Mahy et al., Color Research & Application 1994).
+    warp: mean absolute difference of luma from the frame before where that is moved along the flow, 0..255; the
+        warping error of Lai et al., ECCV 2018, without their mask of what is hidden: what a ghost hides counts.
+    turn: mean length by which the flow differs from that of the frame before, pixels of the small picture: the
+        acceleration, as an endpoint error (Baker et al., IJCV 2011).
+    flicker: absolute second difference of the mean luma, 0..510.
+    sharpness: log2 of 1 + the variance of the luma's Laplacian, 0..20 (Pech-Pacheco et al., ICPR 2000).
     """
 
     difference: Series
@@ -79,7 +86,7 @@ class Signals:
 
 @dataclass(frozen=True)
 class SeamScore:
-    """Penalties of one seam, each 0 or more.
+    """Penalties of one seam, each 0 or more without a limit, the less the better; 1 is what TOLERANCES says.
 
     step: difference from the frame before. chroma: of chroma. bend: second difference. color: of mean colours.
     warp: what motion does not explain. turn: change of speed and direction. flicker: of brightness.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -55,6 +56,7 @@ def join_report(
     new = set(join.new_units)
     return {
         "join": join.name,
+        "earlier_joins": [each.name for each in takewhile(lambda each: each is not join, timeline.joins)],
         "frames": join.frame_count,
         "seconds": float(join.frame_count / timeline.format.rate),
         "elapsed_seconds": round(elapsed_seconds, 3),

@@ -136,6 +136,9 @@ def test_the_report_opens_from_disk_and_shows_every_seam_moving(
     assert f"{told['seams'][0]['score']:.1f}" in page.inner_text(".score")
     assert page.locator("section").count() == 2 and "1.mp4 | 2.mp4" in page.inner_text("section >> nth=1")
     assert page.evaluate("document.querySelector('section img').naturalWidth") > 300
+    links = page.eval_on_selector_all("a", "links => links.map(link => link.getAttribute('href'))")
+    assert links == ["../join_0/report.html", "contact_sheet.jpg"]
+    assert all((video.parent / link).exists() for link in links)
 
 
 def around_seams(expected: Shown) -> set[int]:
