@@ -377,6 +377,11 @@ def test_a_plan_that_is_laid_out_is_kept_where_it_makes_the_same_frames(
     assert plan_of_a_job(Plan.CARD, Plan.MODEL_OFFLOAD, Plan.GROUP_OFFLOAD) == Plan.CARD.value, "tiles are other frames"
 
 
+def test_more_steps_than_the_schedule_has_are_refused_before_the_first(tiny: Path, guide: Guide) -> None:
+    with pytest.raises(RequestError, match=r"num_inference_steps is 400: .*; use fewer"):
+        render(find_model(str(tiny)), guide, replace(SETTINGS, num_inference_steps=400))
+
+
 def test_a_prompt_longer_than_the_model_reads_is_refused_not_cut(tiny: Path, guide: Guide) -> None:
     with pytest.raises(RequestError, match=r"prompt '.*\[\.\.\.\]': has \d{4} tokens, the model reads 512; shorten it"):
         render(find_model(str(tiny)), guide, replace(SETTINGS, prompt="a calm sea " * 200))

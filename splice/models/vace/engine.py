@@ -141,6 +141,7 @@ class Engine:
             pipeline.maybe_free_model_hooks()
 
     def _generate(self, pipeline: Any, job: Job, embeddings: list[torch.Tensor]) -> Rendered:
+        _check_steps(pipeline.scheduler, job.step_count)
         video = job.conditions.video
         frames, _, height, width = video.shape[1:]
         device = pipeline._execution_device
@@ -294,6 +295,15 @@ def _check_lengths(tokenizer: Any, texts: list[str]) -> None:
             raise RequestError(
                 f"prompt {shorten(text, 60)!r}: has {tokens} tokens, the model reads {MOST_TOKENS}; shorten it"
             )
+
+
+def _check_steps(scheduler: Any, count: int) -> None:
+    """Raises RequestError where there are too many: UniPC's timesteps are whole, and fail it where two are the same."""
+    scheduler.set_timesteps(count)
+    if len(set(scheduler.timesteps.tolist())) < count:
+        raise RequestError(
+            f"num_inference_steps is {count}: so many would be alike to this model's scheduler; use fewer"
+        )
 
 
 @contextmanager
