@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from splice.errors import RequestError
 from splice.models.registry import EMBEDDED_MODELS, find_model
@@ -22,7 +22,7 @@ app = typer.Typer(help="Transition models and their weights.", no_args_is_help=T
 @app.command("list")
 def list_models() -> None:
     """Every model: what it needs, its licence, whether its weights are here, and whether it runs on this machine."""
-    table = Table("model", "weights", "needs", "licence", "fetched", "runs here")
+    table = Table(Column("model", no_wrap=True), "weights (bf16)", "needs", "licence", "fetched", "runs here")
     for name in EMBEDDED_MODELS:
         table.add_row(name, "none", "a CPU", "-", "-", "yes")
     with _refusing():
