@@ -20,6 +20,7 @@ from splice.errors import GenerationError, MediaError
 from splice.guide import read_guide
 from splice.media import ANEW, LosslessVideo, open_lossless, write_lossless
 from splice.models.protocol import Frame, Guide, ModelSettings, Rendering, TransitionModel
+from splice.models.weights import digest_loras
 from splice.transition import GeneratedTransition, lay_rendering, render_guide
 from splice.types import Timeline, Transition
 
@@ -33,7 +34,8 @@ class _Note(BaseModel):
 class Handles(_Note):
     """What stands beside the frames. left_frames, right_frames, replaced_frames: how many there are, in this order.
 
-    revision: of the model that the run was planned with. pixels_sha256: hexadecimal, of all frames one after another.
+    revision: of the model that the run was planned with; loras: digests of its LoRA files, by name, as far as they
+    could be read there. pixels_sha256: hexadecimal, of all frames one after another.
     """
 
     kind: Literal["handles"] = "handles"
@@ -45,6 +47,7 @@ class Handles(_Note):
     pixels_sha256: str
     model: str
     revision: str
+    loras: dict[str, str]
     settings: ModelSettings
 
 
@@ -71,6 +74,7 @@ def write_handles(timeline: Timeline, transition: Transition, path: Path) -> Non
         pixels_sha256=_digest(_pictures(guide)),
         model=transition.spec.name,
         revision=transition.spec.revision,
+        loras=dict(transition.spec.loras),
         settings=transition.settings.model_settings,
     )
     write_lossless(_pictures(guide), path, guide.rate, handles.model_dump_json())
@@ -112,6 +116,11 @@ def render_handles(path: Path, window: Path, model: TransitionModel) -> Window:
             f"{path}: is for {asked[0]} of revision {asked[1]}, here is {here[0]} of revision {here[1]}; install the "
             f"same version of the model on every machine"
         )
+    for file, digest in digest_loras(handles.settings.additional_loras).items():
+        if handles.loras.get(file, digest) != digest:
+            raise GenerationError(
+                f"{path}: is for other LoRA weights than {file} holds here; let it be the same file on every machine"
+            )
     rendering = render_guide(guide, handles.settings, model)
     frames = guide.window_frames if model.spec.renders_context else guide.gap_frames
     made = Window(frames=frames, notes=dict(rendering.notes))

@@ -26,6 +26,7 @@ STANDARD_RATES = tuple(
 
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 FrameSize = Annotated[list[Annotated[int, Field(ge=2, le=16384)]], Field(min_length=2, max_length=2)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 AspectRatio = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$")]
 
 
@@ -68,7 +69,7 @@ class PerJoinSettings(_Model):
 
     prompt: str | None = None
     negative_prompt: str | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     model: str | None = None
     context_frame_count: Annotated[int, Field(ge=1)] | None = None
     gap_frame_count: Annotated[int, Field(ge=1)] | None = None
@@ -91,7 +92,7 @@ class JoinRequest(_Model):
     prompt: str = "smooth transition"
     negative_prompt: str = ""
     model: Annotated[str, StringConstraints(min_length=1)] = "lightning_baseline_2_2_2"
-    seed: int | None = None
+    seed: Seed | None = None
     num_inference_steps: Annotated[int, Field(ge=1)] | None = None
     guidance_scale: float | None = None
     additional_loras: dict[str, float] = {}

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     work_dir: Folder = Path("~/.cache/join-clips/work")
     cache_dir: Folder = Path("~/.cache/join-clips/clips")
     models: Folder = Path("~/.cache/join-clips/models")
-    prompt_model: str = "HuggingFaceTB/SmolVLM-Instruct"
+    prompt_model: str = "HuggingFaceTB/SmolVLM-Instruct@81cd9a775a4d644f2faf4e7becff4559b46b14c7"
     compile: bool = False
     channels_last: bool = False
     attention: str | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from splice.media import identify_clip, probe_clip, probe_soundtrack
 from splice.models import find_model, spec_of
 from splice.models.protocol import ModelSpec
-from splice.models.weights import check_loras, digest_contents, require_repository
+from splice.models.weights import check_loras, digest_loras, pinned, require_repository
 from splice.plan import plan_timeline
 from splice.request import ClipSource, JoinRequest
 from splice.settings import settings
@@ -51,6 +51,8 @@ def find_specs(request: JoinRequest) -> dict[str, ModelSpec]:
     """By name, every model that is asked for. Raises RequestError: unknown, or it is to run here and can't."""
     asked = [request.settings(join) for join in range(request.join_count)]
     names = dict.fromkeys(each.model for each in asked)
+    if request.enhance_prompt and not Path(settings().prompt_model).is_dir():
+        pinned(settings().prompt_model)
     if request.gpu_deployment:
         specs = {name: spec_of(name) for name in names}
     else:
@@ -63,13 +65,9 @@ def find_specs(request: JoinRequest) -> dict[str, ModelSpec]:
 
 
 def _with_loras(spec: ModelSpec, asked: Iterable[JoinSettings]) -> ModelSpec:
-    """The same, of another revision where the files of LoRA weights hold something else.
-
-    What lies on the GPU's machine alone counts by its name.
-    """
-    files = {file: Path(file) for each in asked for file, _ in each.model_settings.additional_loras}
-    here = {file: path for file, path in files.items() if path.is_file()}
-    return replace(spec, revision=f"{spec.revision} {digest_contents(here)}") if here else spec
+    """The same, knowing what files of LoRA weights hold. What lies on the GPU's machine alone counts by its name."""
+    digests = digest_loras(lora for each in asked for lora in each.model_settings.additional_loras)
+    return replace(spec, loras=tuple(sorted(digests.items())))
 
 
 def plan_request(request: JoinRequest, files: Mapping[str, SourceFile]) -> Timeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from splice.media import open_lossless, probe_clip, write_lossless
 from splice.models import find_model, registry
 from splice.models.loaded import loaded_model
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering, TransitionModel, WindowRule
+from splice.models.weights import digest_loras
 from splice.plan import plan_timeline
 from splice.request import parse_request
 from splice.transition import generate_transition
@@ -41,6 +43,19 @@ class Noise:
             noise = random.integers(0, np.iinfo(guide.left.dtype).max + 1, guide.left.shape[1:])
             near = guide.left[-1] if index < guide.window_frames // 2 else guide.right[0]
             yield cv2.addWeighted(near, 0.5, noise.astype(near.dtype), 0.5, 0.0)
+
+
+class Styled(Noise):
+    """Takes LoRA weights."""
+
+    spec = replace(Noise.spec, overrides=frozenset({"additional_loras"}))
+
+
+class Planned(Noise):
+    """A model as the machine that plans the run knows it."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
 
 
 class Broken:
@@ -202,6 +217,21 @@ def test_another_revision_of_the_model_is_refused(clips: dict[int, list[Path]], 
     newer.spec = ModelSpec("noise", "2", renders_context=True)
     with pytest.raises(GenerationError, match="noise of revision 1, here is noise of revision 2"):
         render_handles(tmp_path / "handles.mkv", tmp_path / "window.mkv", newer)
+
+
+def test_other_lora_weights_than_were_planned_with_are_refused(clips: dict[int, list[Path]], tmp_path: Path) -> None:
+    model, style = Styled(), tmp_path / "style.safetensors"
+    style.write_bytes(b"weights")
+    known = replace(Styled.spec, loras=tuple(digest_loras([(str(style), 0.5)]).items()))
+    for spec in (known, Styled.spec):  # planned where the file is, and where it is not
+        timeline = plan(clips[8], Planned(spec), additional_loras={str(style): 0.5})
+        write_handles(timeline, timeline.transitions[0], tmp_path / "handles.mkv")
+        render_handles(tmp_path / "handles.mkv", tmp_path / "window.mkv", model)
+    timeline = plan(clips[8], Planned(known), additional_loras={str(style): 0.5})
+    write_handles(timeline, timeline.transitions[0], tmp_path / "handles.mkv")
+    style.write_bytes(b"others!")
+    with pytest.raises(GenerationError, match=rf"is for other LoRA weights than {style} holds here"):
+        render_handles(tmp_path / "handles.mkv", tmp_path / "window.mkv", model)
 
 
 def test_a_process_loads_a_model_once(monkeypatch: pytest.MonkeyPatch) -> None:

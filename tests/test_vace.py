@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from splice.errors import GenerationError, RequestError
 from splice.models import find_model
-from splice.models.protocol import Guide, ModelSettings, WindowRule
+from splice.models.protocol import Guide, ModelSettings, ModelSpec, WindowRule
 from splice.models.vace import engine as engines
 from splice.models.vace.conditions import kept_frames
 from splice.models.vace.engine import Engine
@@ -207,20 +207,20 @@ def test_two_loras_of_one_name_are_two(tiny_experts: Path, tmp_path: Path, guide
     assert (render(model, guide, settings) == plain).all()
 
 
-def test_other_lora_weights_of_the_same_name_are_another_revision(tiny: Path, tmp_path: Path) -> None:
+def test_other_lora_weights_of_the_same_name_are_another_model(tiny: Path, tmp_path: Path) -> None:
     file = tmp_path / "style.safetensors"
     clips = [{"url": "a.mp4"}, {"url": "b.mp4"}]
     values = {"clip_list": clips, "run_id": "x", "model": str(tiny), "additional_loras": {str(file): 0.5}}
     request = parse_request(values)
 
-    def revision() -> str:
-        return find_specs(request)[str(tiny)].revision
+    def spec() -> ModelSpec:
+        return find_specs(request)[str(tiny)]
 
     save_lora(file, 0.2)
-    before = revision()
-    assert revision() == before != find_specs(parse_request({**values, "additional_loras": {}}))[str(tiny)].revision
+    before = spec()
+    assert spec() == before != find_specs(parse_request({**values, "additional_loras": {}}))[str(tiny)]
     save_lora(file, 0.3)
-    assert revision() != before
+    assert spec() != before
 
 
 def test_channels_kept_together_make_the_same_pictures(
@@ -356,6 +356,44 @@ def test_out_of_memory_ends_in_the_next_plan_or_a_clear_error(
         assert (np.stack(list(rendering.frames)) == expected).all()
         assert "ran out of memory" in str(rendering.notes["memory_reason"])
     assert (render(model, guide) == expected).all(), "the process can do the next job"
+
+
+def test_a_plan_that_is_laid_out_is_kept_where_it_makes_the_same_frames(
+    tiny: Path, guide: Guide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[Plan] = []
+    monkeypatch.setattr(engines, "choose_plans", lambda *_: [ChosenPlan(plan, "a test") for plan in fits])
+    monkeypatch.setattr(engines, "_lay_out", lambda *_: None)
+    model = find_model(str(tiny))
+
+    def plan_of_a_job(*wanted: Plan) -> object:
+        fits[:] = wanted
+        return render_guide(guide, replace(SETTINGS, num_inference_steps=1), model).notes["memory_plan"]
+
+    assert plan_of_a_job(Plan.CARD, Plan.MODEL_OFFLOAD) == Plan.CARD.value
+    assert plan_of_a_job(Plan.MODEL_OFFLOAD, Plan.GROUP_OFFLOAD) == Plan.MODEL_OFFLOAD.value, "the other does not fit"
+    assert plan_of_a_job(Plan.CARD, Plan.MODEL_OFFLOAD) == Plan.MODEL_OFFLOAD.value, "it would be loaded anew"
+    assert plan_of_a_job(Plan.GROUP_OFFLOAD) == Plan.GROUP_OFFLOAD.value
+    assert plan_of_a_job(Plan.CARD, Plan.MODEL_OFFLOAD, Plan.GROUP_OFFLOAD) == Plan.CARD.value, "tiles are other frames"
+
+
+def test_more_steps_than_the_schedule_has_are_refused_before_the_first(tiny: Path, guide: Guide) -> None:
+    with pytest.raises(RequestError, match=r"num_inference_steps is 400: .*; use fewer"):
+        render(find_model(str(tiny)), guide, replace(SETTINGS, num_inference_steps=400))
+
+
+def test_a_prompt_longer_than_the_model_reads_is_refused_not_cut(tiny: Path, guide: Guide) -> None:
+    with pytest.raises(RequestError, match=r"prompt '.*\[\.\.\.\]': has \d{4} tokens, the model reads 512; shorten it"):
+        render(find_model(str(tiny)), guide, replace(SETTINGS, prompt="a calm sea " * 200))
+
+
+@pytest.mark.parametrize(("name", "why"), [("nonsense", "must be one of"), ("flash_hub", "would be downloaded")])
+def test_an_attention_that_is_not_here_is_refused(
+    tiny: Path, guide: Guide, name: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOIN_CLIPS_ATTENTION", name)
+    with pytest.raises(RequestError, match=f"JOIN_CLIPS_ATTENTION={name}: .*{why}"):
+        render(find_model(str(tiny)), guide)
 
 
 def test_plans_go_from_fast_to_frugal() -> None:

@@ -19,8 +19,17 @@ import pytest
 
 from splice.errors import RequestError
 from splice.models.vace.model import find_vace
-from splice.models.vace.presets import Lora, Preset
-from splice.models.weights import LockedRepository, _write_lock, home_of, read_lock, require_weights
+from splice.models.vace.presets import PRESETS, Lora, Preset
+from splice.models.weights import (
+    LockedRepository,
+    _write_lock,
+    home_of,
+    read_lock,
+    repositories_of,
+    require_repository,
+    require_weights,
+    split_pin,
+)
 from tests.conftest import ROOT
 
 REPOSITORY = "someone/tiny-vace"
@@ -43,7 +52,8 @@ class Hub:
         self.asked: list[str] = []
         self.cut_after: int | None = None
         self.starts: list[int] = []
-        self.lies = False
+        self.lies_about = ""
+        self.commit = COMMIT
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,7 +71,7 @@ class Hub:
                     known = path.startswith(f"/api/models/{REPOSITORY}")
                     answer = hub.tree() if "/tree/" in path else hub.info()
                     self._send(json.dumps(answer).encode(), {}, with_body) if known else self._missing()
-                elif match := re.fullmatch(f"/{REPOSITORY}/resolve/{COMMIT}/(.+)", path):
+                elif match := re.fullmatch(f"/{REPOSITORY}/resolve/{hub.commit}/(.+)", path):
                     self._file(match[1], with_body)
                 else:
                     self._missing()
@@ -75,7 +85,7 @@ class Hub:
             def _file(self, name: str, with_body: bool) -> None:
                 if with_body:
                     hub.asked.append(name)
-                headers = {"ETag": f'"{hashlib.sha256(FILES[name]).hexdigest()}"', "X-Repo-Commit": COMMIT}
+                headers = {"ETag": f'"{hashlib.sha256(FILES[name]).hexdigest()}"', "X-Repo-Commit": hub.commit}
                 self._send(FILES[name], headers, with_body)
 
             def _send(self, body: bytes, headers: dict[str, str], with_body: bool) -> None:
@@ -109,15 +119,17 @@ class Hub:
     def info(self) -> dict[str, object]:
         siblings = []
         for name, body in FILES.items():
-            digest = hashlib.sha256(b"another" if self.lies else body).hexdigest()
+            said = b"another" if name == self.lies_about else body
+            digest = hashlib.sha256(said).hexdigest()
+            blob = hashlib.sha1(b"blob %d\0" % len(said) + said).hexdigest()
             lfs = (
                 {"lfs": {"sha256": digest, "size": len(body), "pointerSize": 1}} if name.endswith("safetensors") else {}
             )
-            siblings.append({"rfilename": name, "size": len(body), **lfs})
+            siblings.append({"rfilename": name, "size": len(body), "blobId": blob, **lfs})
         return {
             "id": REPOSITORY,
             "modelId": REPOSITORY,
-            "sha": COMMIT,
+            "sha": self.commit,
             "private": False,
             "tags": [],
             "siblings": siblings,
@@ -155,20 +167,50 @@ def command(hub: Hub | None, *words: str) -> subprocess.CompletedProcess[str]:
 def test_what_is_fetched_is_locked_and_held_to_that(hub: Hub, models: Path) -> None:
     done = command(hub, "fetch", REPOSITORY)
     assert done.returncode == 0, done.stderr
-    assert f"{REPOSITORY}: 3 files" in done.stdout and COMMIT[:12] in done.stdout
+    assert f"{REPOSITORY}: 3 files" in done.stdout and COMMIT in done.stdout
     assert sorted(set(hub.asked)) == ["model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
     lock = json.loads((models / "weights.lock.json").read_text())["repositories"][REPOSITORY]
     assert lock["revision"] == COMMIT and len(lock["files"]) == 3
 
     assert require_weights(Preset("x", REPOSITORY)) == home_of(REPOSITORY)
-    model = find_vace(REPOSITORY)
-    assert model is not None and model.spec.name == REPOSITORY
+    for name in (REPOSITORY, f"{REPOSITORY}@{COMMIT}"):
+        model = find_vace(name)
+        assert model is not None and model.spec.name == name and COMMIT in model.spec.revision
     weights = home_of(REPOSITORY) / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(RequestError, match=rf"{weights} is not there, or not what was fetched; fetch it: .* fetch"):
         require_weights(Preset("x", REPOSITORY))
     assert command(hub, "fetch", REPOSITORY).returncode == 0
     require_weights(Preset("x", REPOSITORY))
+
+
+def test_weights_of_another_commit_never_pass_for_those_that_are_asked_for(
+    hub: Hub, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RequestError, match=rf"{REPOSITORY} was never fetched to this machine.*; .*name the commit"):
+        find_vace(REPOSITORY)
+    hub.commit = other = "f" * 40
+    assert command(hub, "fetch", REPOSITORY).returncode == 0
+    with pytest.raises(
+        RequestError, match=rf"was fetched at commit {other}, needed is {COMMIT}; fetch it: .*@{COMMIT}"
+    ):
+        require_repository(f"{REPOSITORY}@{COMMIT}")
+    # What that commit has no more would be loaded with the rest.
+    hub.commit = COMMIT
+    monkeypatch.delitem(FILES, "vae/config.json")
+    hub.asked.clear()
+    done = command(hub, "fetch", f"{REPOSITORY}@{COMMIT}")
+    assert done.returncode == 0, done.stderr
+    assert require_repository(f"{REPOSITORY}@{COMMIT}") == home_of(REPOSITORY)
+    assert not (home_of(REPOSITORY) / "vae" / "config.json").exists()
+    assert hub.asked == [], "what is the same is not fetched again"
+
+
+def test_every_preset_names_its_commits() -> None:
+    for preset in PRESETS.values():
+        assert all(split_pin(repository)[1] for repository in repositories_of(preset))
+        vace = find_vace(preset.name)
+        assert vace is not None and all(repository in vace.spec.revision for repository in repositories_of(preset))
 
 
 def test_those_who_fetch_at_once_all_find_their_way_into_the_lock_file(models: Path) -> None:
@@ -212,12 +254,26 @@ def test_a_file_that_the_repository_does_not_have_is_no_success(
     assert done.returncode == 2 and "has no *.safetensors" in done.stderr
 
 
-def test_a_file_that_is_not_what_the_hub_says_is_not_kept(hub: Hub, models: Path) -> None:
-    hub.lies = True
+@pytest.mark.parametrize("name", ["vae/diffusion_pytorch_model.safetensors", "vae/config.json"])
+def test_a_file_that_is_not_what_the_hub_says_is_not_kept(hub: Hub, models: Path, name: str) -> None:
+    hub.lies_about = name
     done = command(hub, "fetch", REPOSITORY)
-    assert done.returncode == 2 and "is not the file that the hub has" in done.stderr
+    assert done.returncode == 2 and f"{name}: is not the file that the hub has" in done.stderr
     assert not (models / "weights.lock.json").exists()
-    assert not (home_of(REPOSITORY) / "vae" / "diffusion_pytorch_model.safetensors").exists()
+    assert not (home_of(REPOSITORY) / name).exists()
+
+
+@pytest.mark.parametrize("name", ["flow_morph", "no_such_model", "../elsewhere", "a/b@main"])
+def test_what_can_t_be_fetched_is_refused_before_the_hub_is_asked(name: str) -> None:
+    done = command(None, "fetch", name)
+    assert done.returncode == 2 and f"error: {name}: has no weights to fetch; those that have are" in done.stderr
+
+
+def test_a_folder_that_is_none_is_named(hub: Hub, models: Path) -> None:
+    models.write_text("a file")
+    done = command(hub, "fetch", REPOSITORY)
+    assert done.returncode == 2 and f"{models}: weights can't be written there" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_the_hub_does_not_have_is_named(hub: Hub) -> None:

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from splice.errors import RequestError
 from splice.models.registry import EMBEDDED_MODELS, find_model
 from splice.models.vace.presets import PRESETS
-from splice.models.weights import fetch, missing_files, read_lock, repositories_of
+from splice.models.weights import fetch, missing_files, read_lock, repositories_of, split_pin
 from splice.settings import settings
 
 app = typer.Typer(help="Transition models and their weights.", no_args_is_help=True)
@@ -22,7 +22,7 @@ app = typer.Typer(help="Transition models and their weights.", no_args_is_help=T
 @app.command("list")
 def list_models() -> None:
     """Every model: what it needs, its licence, whether its weights are here, and whether it runs on this machine."""
-    table = Table("model", "weights", "needs", "licence", "fetched", "runs here")
+    table = Table(Column("model", no_wrap=True), "weights (bf16)", "needs", "licence", "fetched", "runs here")
     for name in EMBEDDED_MODELS:
         table.add_row(name, "none", "a CPU", "-", "-", "yes")
     with _refusing():
@@ -34,11 +34,11 @@ def list_models() -> None:
             is_here = "no" if problems else "yes"
             table.add_row(name, size, "a CUDA GPU", preset.licence, is_here, _why_not(name) or "yes")
         for repository in sorted(
-            fetched.keys() - {each for preset in PRESETS.values() for each in repositories_of(preset)}
+            fetched.keys() - {split_pin(each)[0] for preset in PRESETS.values() for each in repositories_of(preset)}
         ):
             size = f"{sum(file.size_bytes for file in fetched[repository].files.values()) / 1e9:.0f} GB"
             is_here = "no" if missing_files(repository) else "yes"
-            is_writer = repository == settings().prompt_model
+            is_writer = repository == split_pin(settings().prompt_model)[0]
             runs = "for enhance_prompt" if is_writer else _why_not(repository) or "yes"
             table.add_row(repository, size, "a CPU", "see the hub", is_here, runs)
     Console().print(table)
@@ -46,7 +46,7 @@ def list_models() -> None:
 
 @app.command("fetch")
 def fetch_weights(
-    name: Annotated[str, typer.Argument(help="A model of the list, or a repository of the hub.")],
+    name: Annotated[str, typer.Argument(help="A model of the list, or a repository of the hub: owner/name[@commit].")],
 ) -> None:
     """Download a model's weights; resumes where it was cut, and checks every file."""
     with _refusing():

@@ -1,25 +1,28 @@
 """Weights of the diffusion models: where they are, whether they are whole, and how they get there.
 
 Nothing here is ever downloaded but by ``fetch``. What it fetched, it writes to ``weights.lock.json`` in the folder that
-``JOIN_CLIPS_MODELS`` names: revision, size and SHA-256 of every file. What is loaded later is held to it.
+``JOIN_CLIPS_MODELS`` names: commit, size and SHA-256 of every file. What is loaded later is held to it.
+
+A repository of the hub goes by ``owner/name``, or by ``owner/name@commit`` where it is to be that commit and no other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from splice.errors import RequestError
 from splice.media import atomic_output
-from splice.models.vace.presets import Preset, find_preset
+from splice.models.vace.presets import PRESETS, Preset, find_preset
 from splice.settings import settings
 
 LOCK = "weights.lock.json"
@@ -39,6 +42,10 @@ CLASSES = {
     "FlowMatchEulerDiscreteScheduler",
 }
 """Which a saved pipeline may be made of."""
+
+
+REPOSITORY = re.compile(r"\w[\w.-]*/[\w.-]+(@[0-9a-f]{40})?")
+"""Of the hub: who made it and its name, with or without a commit."""
 
 
 class LockedFile(BaseModel):
@@ -66,9 +73,15 @@ class Lock(BaseModel):
     repositories: dict[str, LockedRepository] = {}
 
 
-def home_of(repository: str) -> Path:
+def split_pin(name: str) -> tuple[str, str | None]:
+    """``owner/name@commit`` -> (``owner/name``, its commit; None: any)."""
+    repository, _, commit = name.partition("@")
+    return repository, commit or None
+
+
+def home_of(name: str) -> Path:
     """The folder in which a repository of the hub has its files on this machine."""
-    return settings().models / repository.replace("/", "--")
+    return settings().models / split_pin(name)[0].replace("/", "--")
 
 
 def read_lock() -> Lock:
@@ -82,11 +95,30 @@ def read_lock() -> Lock:
         raise RequestError(f"{path}: is no lock file of this program; delete it and fetch the weights again") from error
 
 
-def missing_files(repository: str, files: tuple[str, ...] = ()) -> list[str]:
+def pinned(name: str) -> str:
+    """The repository with its commit: the one that is named, or the one that was fetched to this machine.
+
+    Raises RequestError where neither is known: other weights would pass for the same.
+    """
+    repository, commit = split_pin(name)
+    if commit:
+        return name
+    if locked := read_lock().repositories.get(repository):
+        return f"{repository}@{locked.revision}"
+    raise RequestError(
+        f"{repository} was never fetched to this machine; fetch it: python -m splice.models fetch {repository}, or, "
+        f"where it is another machine that needs it, name the commit: {repository}@ and 40 hexadecimal digits"
+    )
+
+
+def missing_files(name: str, files: tuple[str, ...] = ()) -> list[str]:
     """Why a repository can't be loaded: each missing or cut-off file in a phrase. files: those needed; all if empty."""
+    repository, commit = split_pin(name)
     locked = read_lock().repositories.get(repository)
     if locked is None:
         return [f"{repository} was never fetched"]
+    if commit not in (None, locked.revision):
+        return [f"{repository} was fetched at commit {locked.revision}, needed is {commit}"]
     home = home_of(repository)
     unknown = [f"{repository}: {name} was never fetched" for name in files if name not in locked.files]
     wanted = {name: file for name, file in locked.files.items() if not files or name in files}
@@ -149,6 +181,11 @@ def check_loras(loras: Iterable[tuple[str, float]]) -> None:
             raise RequestError(f"additional_loras: {file}: needed is a safetensors file that is there")
 
 
+def digest_loras(loras: Iterable[tuple[str, float]]) -> dict[str, str]:
+    """By file, a digest of the LoRA weights that this machine can read."""
+    return {file: digest_contents({"": Path(file)}) for file, _ in loras if Path(file).is_file()}
+
+
 DIGESTED_BYTES = 2**20
 """Of each file: weights of the same shape differ from the start."""
 
@@ -186,23 +223,33 @@ def fetch(name: str) -> Iterator[str]:
     if find_spec("huggingface_hub") is None:
         raise RequestError("fetching weights needs the gpu extra: pip install -c constraints.txt '.[gpu]'")
     preset = find_preset(name)
+    if preset is None and not REPOSITORY.fullmatch(name):
+        raise RequestError(
+            f"{name}: has no weights to fetch; those that have are {', '.join(PRESETS)}, and repositories of the hub "
+            f"(owner/name, or owner/name@commit)"
+        )
     needed = repositories_of(preset) if preset else {name: ()}
-    for repository, files in needed.items():
+    for wanted, files in needed.items():
+        repository, commit = split_pin(wanted)
         yield f"{repository} ..."
-        locked = _fetch_repository(repository, files)
+        locked = _fetch_repository(repository, commit, files)
         _write_lock(repository, locked)
         total = sum(file.size_bytes for file in locked.files.values())
-        yield f"{repository}: {len(locked.files)} files, {total / 1e9:.1f} GB, revision {locked.revision[:12]}"
+        yield f"{repository}: {len(locked.files)} files, {total / 1e9:.1f} GB, commit {locked.revision}"
 
 
-def _fetch_repository(repository: str, files: tuple[str, ...]) -> LockedRepository:
+def _fetch_repository(repository: str, commit: str | None, files: tuple[str, ...]) -> LockedRepository:
+    """commit: None: the one that is locked, or where there is none the newest."""
     held = read_lock().repositories.get(repository)
-    known = held.files if held else {}
-    info, wanted = _download(repository, files, held.revision if held else None)
-    found = {}
-    for each in wanted:
-        sha256 = each.lfs.sha256 if each.lfs else known[each.rfilename].sha256 if each.rfilename in known else None
-        found[each.rfilename] = _check(home_of(repository) / each.rfilename, sha256)
+    is_same = held is not None and commit in (None, held.revision)
+    known = held.files if held and is_same else {}
+    info, wanted = _download(repository, files, held.revision if held and is_same else commit)
+    found = {
+        each.rfilename: _check(home_of(repository) / each.rfilename, each, known.get(each.rfilename)) for each in wanted
+    }
+    # An index of another commit's shards would be loaded as if it were this one's.
+    for stale in (held.files.keys() if held else set()) - known.keys() - found.keys():
+        (home_of(repository) / stale).unlink(missing_ok=True)
     return LockedRepository(revision=info.sha, files={**known, **found})
 
 
@@ -230,15 +277,33 @@ def _download(repository: str, files: tuple[str, ...], revision: str | None) -> 
         raise RequestError(
             f"{repository}: {error}; is that its name on the hub, is there a connection, and are its terms accepted?"
         ) from error
+    except OSError as error:
+        _refuse_folder(error)
     return info, wanted
 
 
-def _check(path: Path, sha256: str | None) -> LockedFile:
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise RequestError(
+        f"{settings().models}: weights can't be written there ({error.strerror or error}); free some space, or let "
+        f"JOIN_CLIPS_MODELS name another folder"
+    ) from error
+
+
+def _check(path: Path, offered: Any, known: LockedFile | None) -> LockedFile:
+    """offered: the hub's word of the file. known: as it was fetched before, at the same commit."""
     digest = _digest(path)
-    if sha256 not in (None, digest):
+    expected = offered.lfs.sha256 if offered.lfs else known and known.sha256
+    is_blob = offered.lfs or offered.blob_id in (None, _git_blob(path))
+    if expected not in (None, digest) or not is_blob:
         path.unlink()
         raise RequestError(f"{path}: is not the file that the hub has; it was deleted; fetch it again")
     return LockedFile(size_bytes=path.stat().st_size, sha256=digest, mtime_ns=path.stat().st_mtime_ns)
+
+
+def _git_blob(path: Path) -> str:
+    """What git, and so the hub, calls a file of this content that is stored in the repository itself."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _digest(path: Path) -> str:

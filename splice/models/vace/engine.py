@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, UMT5EncoderModel
 from splice.errors import GenerationError, RequestError
 from splice.models.protocol import Pictures
 from splice.models.vace.conditions import Conditions, Rendered, reencoded_frames
-from splice.models.vace.memory import Plan, Room, choose_plans, free_host_bytes
+from splice.models.vace.memory import SAME_FRAMES, ChosenPlan, Plan, Room, choose_plans, free_host_bytes
 from splice.models.vace.presets import Expert, Preset
 from splice.models.vace.schedule import TRAIN_TIMESTEPS, UNGUIDED, Step, boundary_of
 from splice.models.weights import digest_contents
@@ -100,7 +100,7 @@ class Engine:
         embeddings = self._embed(texts)
         megapixels = _megapixels(job)
         shortage = f"free are {self._room}"
-        for chosen in choose_plans(self._preset, megapixels, self._room):
+        for chosen in self._loaded_first(choose_plans(self._preset, megapixels, self._room)):
             if megapixels >= self._too_much.get(chosen.plan, math.inf):
                 continue
             try:
@@ -124,8 +124,25 @@ class Engine:
             f"another machine"
         )
 
+    def _loaded_first(self, plans: list[ChosenPlan]) -> list[ChosenPlan]:
+        """The plan that is laid out already comes first, where that makes the same frames: loading takes minutes."""
+        loaded = self._loaded[0] if self._loaded else None
+        if not plans or not {plans[0].plan, loaded} <= SAME_FRAMES:
+            return plans
+        return sorted(plans, key=lambda chosen: chosen.plan is not loaded)
+
     def _attempt(self, plan: Plan, job: Job, embeddings: list[torch.Tensor]) -> Rendered:
-        pipeline, video = self._require(plan, tuple(file for file, _ in job.loras)), job.conditions.video
+        pipeline = self._require(plan, tuple(file for file, _ in job.loras))
+        try:
+            return self._generate(pipeline, job, embeddings)
+        finally:
+            # The pipeline does so where it ends well, and before its VAE is used again; what a failure left on the
+            # card would be missing there for the next job.
+            pipeline.maybe_free_model_hooks()
+
+    def _generate(self, pipeline: Any, job: Job, embeddings: list[torch.Tensor]) -> Rendered:
+        _check_steps(pipeline.scheduler, job.step_count)
+        video = job.conditions.video
         frames, _, height, width = video.shape[1:]
         device = pipeline._execution_device
         call: dict[str, Any] = {
@@ -247,6 +264,7 @@ class Engine:
             if free_host_bytes() < self._preset.text_encoder_gb * 1e9:
                 self._drop()
             tokenizer = AutoTokenizer.from_pretrained(self._folder / "tokenizer", local_files_only=True)
+            _check_lengths(tokenizer, unknown)
             encoder = UMT5EncoderModel.from_pretrained(self._folder / "text_encoder", dtype=torch.bfloat16, **LOCAL)
             reader = WanVACEPipeline(tokenizer=tokenizer, text_encoder=encoder, vae=None, scheduler=None)
             for text in unknown:
@@ -267,6 +285,25 @@ class Engine:
             self._pipeline.remove_all_hooks()
         self._pipeline = self._loaded = None
         _collect()
+
+
+def _check_lengths(tokenizer: Any, texts: list[str]) -> None:
+    """Raises RequestError where one is longer than the model reads: the pipeline would cut it without a word."""
+    for text in texts:
+        tokens = len(tokenizer(text).input_ids)
+        if tokens > MOST_TOKENS:
+            raise RequestError(
+                f"prompt {shorten(text, 60)!r}: has {tokens} tokens, the model reads {MOST_TOKENS}; shorten it"
+            )
+
+
+def _check_steps(scheduler: Any, count: int) -> None:
+    """Raises RequestError where there are too many: UniPC's timesteps are whole, and fail it where two are the same."""
+    scheduler.set_timesteps(count)
+    if len(set(scheduler.timesteps.tolist())) < count:
+        raise RequestError(
+            f"num_inference_steps is {count}: so many would be alike to this model's scheduler; use fewer"
+        )
 
 
 @contextmanager
@@ -374,6 +411,11 @@ def _load_lora(pipeline: Any, file: Path, name: str, expert: Expert) -> None:
 
 def _set_attention(pipeline: Any) -> None:
     if attention := settings().attention:
+        if "hub" in attention.lower():
+            raise RequestError(
+                f"JOIN_CLIPS_ATTENTION={attention}: is code that would be downloaded; install the package itself, and "
+                f"name that: flash, sage"
+            )
         try:
             for expert in _experts(pipeline):
                 getattr(pipeline, expert).set_attention_backend(attention)

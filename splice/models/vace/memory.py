@@ -34,6 +34,10 @@ class Plan(Enum):
     GROUP_OFFLOAD_FP8 = "group offload, weights in fp8, VAE in tiles"
 
 
+SAME_FRAMES = {Plan.CARD, Plan.MODEL_OFFLOAD}
+"""These differ in where the weights wait, in no number: tiles and fp8 make other frames."""
+
+
 @dataclass(frozen=True)
 class ChosenPlan:
     """plan, and why it was chosen: for the report."""

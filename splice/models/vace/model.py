@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import MISSING, fields
 from functools import cached_property
 from importlib.util import find_spec
@@ -16,7 +15,16 @@ from splice.models.vace.conditions import lay_conditions, lay_start, working_siz
 from splice.models.vace.finish import finish
 from splice.models.vace.presets import Preset, find_preset
 from splice.models.vace.schedule import plan_steps
-from splice.models.weights import check_classes, check_loras, digest_contents, home_of, require_weights
+from splice.models.weights import (
+    REPOSITORY,
+    check_classes,
+    check_loras,
+    digest_contents,
+    home_of,
+    pinned,
+    repositories_of,
+    require_weights,
+)
 from splice.stride import fill_frames, stride_guide
 
 if TYPE_CHECKING:
@@ -26,9 +34,6 @@ REVISION = "1"
 """To be raised with any change here, of a preset or of what is done with its frames, that makes other frames."""
 
 RATE_TOLERANCE = 0.1
-
-REPOSITORY = re.compile(r"\w[\w.-]*/[\w.-]+")
-"""Of the hub: who made it, and its name."""
 
 ANYWHERE = "or choose model=flow_morph, which runs anywhere"
 
@@ -144,15 +149,16 @@ class Vace:
 def find_vace(name: str) -> Vace | None:
     """The model of a preset's name, of a saved pipeline's folder, or of a repository of the hub.
 
-    None where the name is like none of these. Raises RequestError where it is a folder of something else.
+    None where the name is like none of these. Raises RequestError where it is a folder of something else, or it can't
+    be known which commit of a repository is meant.
     """
     if preset := find_preset(name):
-        return Vace(preset, preset.name)
+        return Vace(preset, " ".join([preset.name, *repositories_of(preset)]))
     if Path(name).is_dir():
         folder = Path(name).resolve()
         check_classes(folder)
         return Vace(_as_saved(name, folder), _contents(folder))
-    return Vace(Preset(name, name, needs_gpu=False), name) if REPOSITORY.fullmatch(name) else None
+    return Vace(Preset(name, name, needs_gpu=False), pinned(name)) if REPOSITORY.fullmatch(name) else None
 
 
 def _as_saved(name: str, folder: Path) -> Preset:

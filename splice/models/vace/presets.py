@@ -21,7 +21,7 @@ TRANSITION_NEGATIVE_PROMPT = f"fading, breaking, shot cuts, {NEGATIVE_PROMPT}"
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank weights for one expert: a safetensors file of a repository, and the name it goes by in the pipeline."""
+    """Low-rank weights for one expert: a safetensors file of a repository at a commit, and its name in the pipeline."""
 
     name: str
     repository: str
@@ -45,9 +45,10 @@ class Phase:
 class Preset:
     """A model and how it is run.
 
-    repository: on the hub, or the folder of a saved pipeline. shift: of the flow-matching schedule, applied once;
-    None: as the scheduler was saved. scheduler: "euler" where the steps are few and fixed; "saved": as it was saved.
-    expert_count: of transformers, of which one is at work at a time. phases: empty where every step is alike.
+    repository: on the hub, at a commit, or the folder of a saved pipeline. shift: of the flow-matching schedule,
+    applied once; None: as the scheduler was saved. scheduler: "euler" where the steps are few and fixed; "saved": as
+    it was saved. expert_count: of transformers, of which one is at work at a time. phases: empty where every step is
+    alike.
     native_pixels: of the pictures that it was trained on.
     weights_gb, text_encoder_gb: of its files in bfloat16.
     """
@@ -77,22 +78,24 @@ class Preset:
             raise ValueError(f"preset {self.name}: a later phase may only switch guidance off, got {guided}")
 
 
+LIGHTNING_LORAS = "lightx2v/Wan2.2-Lightning@18bccf8884ec0a078eed79785eb4ef13ea16ce1e"
+
 HIGH_NOISE = Lora(
     "lightning_high",
-    "lightx2v/Wan2.2-Lightning",
+    LIGHTNING_LORAS,
     "Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-V1.1/high_noise_model.safetensors",
     "transformer",
 )
 LOW_NOISE = Lora(
     "lightning_low",
-    "lightx2v/Wan2.2-Lightning",
+    LIGHTNING_LORAS,
     "Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-V1.1/low_noise_model.safetensors",
     "transformer_2",
 )
 
 LIGHTNING = Preset(
     name="lightning_baseline_2_2_2",
-    repository="linoyts/Wan2.2-VACE-Fun-14B-diffusers",
+    repository="linoyts/Wan2.2-VACE-Fun-14B-diffusers@1abfb95801b7bd8f952083ebf80b93448ddb0ce4",
     shift=5.0,
     scheduler="euler",
     num_inference_steps=6,
@@ -112,8 +115,19 @@ PRESETS = {
     preset.name: preset
     for preset in (
         LIGHTNING,
-        Preset("vace_14b", "Wan-AI/Wan2.1-VACE-14B-diffusers", shift=5.0, native_pixels=1280 * 720, weights_gb=34.7),
-        Preset("vace_1_3b", "Wan-AI/Wan2.1-VACE-1.3B-diffusers", shift=3.0, weights_gb=4.3),
+        Preset(
+            "vace_14b",
+            "Wan-AI/Wan2.1-VACE-14B-diffusers@db79b90c60bbb45ceec9e41b9d5a4df934538ac4",
+            shift=5.0,
+            native_pixels=1280 * 720,
+            weights_gb=34.7,
+        ),
+        Preset(
+            "vace_1_3b",
+            "Wan-AI/Wan2.1-VACE-1.3B-diffusers@ec4d2cb062b548996b179d493fdd05340de702a1",
+            shift=3.0,
+            weights_gb=4.3,
+        ),
     )
 }
 
