@@ -193,14 +193,21 @@ def gaps(shot: Shot) -> Iterator[Shot]:
 
 
 def table(rows: Sequence[tuple[Shot, Sequence[Measured]]], names: Sequence[str]) -> str:
-    """Markdown: one line a gap, and the means; the best PSNR and SSIM of a line is bold."""
+    """Markdown: one line a gap, the means of every shot, and of all; the best PSNR and SSIM of a line is bold."""
+    shots = {shot.name: [each for other, each in rows if other.name == shot.name] for shot, _ in rows}
     lines = [
         f"| shot, gap | {' | '.join(names)} |",
         f"|---|{'---|' * len(names)}",
         *(_line(f"{shot.name}, {shot.gap_frames}", measured) for shot, measured in rows),
-        _line("**mean**", [_mean([each[n] for _, each in rows]) for n in range(len(names))]),
+        *(_line(f"{name}, mean", _means(measured)) for name, measured in shots.items()),
+        _line("**mean**", _means([measured for _, measured in rows])),
     ]
     return "\n".join(lines)
+
+
+def _means(rows: Sequence[Sequence[Measured]]) -> list[Measured]:
+    """Of every column."""
+    return [_mean(column) for column in zip(*rows, strict=True)]
 
 
 def _line(head: str, measured: Sequence[Measured]) -> str:
