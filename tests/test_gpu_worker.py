@@ -198,6 +198,12 @@ def test_twenty_runs_of_two_parents_load_the_model_once(worker: Worker) -> None:
     assert "printed by the flow" in worker.log.read_text()
 
 
+def meeting_in(folder: Path) -> str:
+    """A place where runs wait for each other, so that they are at work at once however slow the machine is."""
+    (folder / "meeting").mkdir()
+    return str(folder / "meeting")
+
+
 def logs_of(run: FlowRun) -> str:
     with get_client(sync_client=True) as client:
         logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
@@ -297,7 +303,7 @@ def test_an_upgrade_on_disk_is_loaded_when_a_run_asks_for_it(worker: Worker, tmp
 
 def test_two_workers_share_the_seams_of_one_run(worker: Worker, prefect_server: PrefectServer, tmp_path: Path) -> None:
     with started(prefect_server, tmp_path / "log", "warm", CUDA_VISIBLE_DEVICES="1"):
-        runs = children(deploy("warm", f"{FLOWS}:use_model", parameters={"seconds": 1}), 8)
+        runs = children(deploy("warm", f"{FLOWS}:use_model", parameters={"meeting": meeting_in(tmp_path)}), 8)
 
     found = {Facts.of(run) for run in runs}
     assert {(facts.gpu, facts.loads) for facts in found} == {("0", 1), ("1", 1)}, "each worker its GPU, one load each"
@@ -308,7 +314,7 @@ def test_a_worker_of_two_slots_has_two_children_and_takes_them_along(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     with started(prefect_server, tmp_path / "log", "pair", limit=2) as worker:
-        runs = children(deploy("pair", f"{FLOWS}:use_model", parameters={"seconds": 1}), 4)
+        runs = children(deploy("pair", f"{FLOWS}:use_model", parameters={"meeting": meeting_in(tmp_path)}), 4)
         used = {Facts.of(run).pid for run in runs}
         hold, markers = deploy("pair", f"{FLOWS}:hold"), [tmp_path / "first", tmp_path / "second"]
         holding = [submit(hold, marker=str(marker)) for marker in markers]
