@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import signal
 import subprocess
 import sys
 import time
@@ -45,7 +44,7 @@ from tasks.pool import cancel_children, generate_on_pool
 from tasks.progress import interrupted
 from tasks.records import record_key
 from tasks.steps import generate_transition
-from tests.conftest import ROOT, PrefectServer
+from tests.conftest import ROOT, PrefectServer, end_worker
 from tests.footage import make_clip
 from tests.s3_server import S3Server, run_s3_server
 from tests.test_handles import Broken, Noise, plan
@@ -105,8 +104,7 @@ def working(
     try:
         yield
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        end_worker(process)
 
 
 def deploy(pool_name: str) -> str:
