@@ -31,7 +31,7 @@ from tasks.deployments import require_deployment
 from tasks.guard import hold_run, other_live_runs
 from tasks.pool import cancel_children_of, generate_on_pool
 from tasks.progress import stopping_with_the_flow
-from tasks.records import read_record, record_key
+from tasks.records import read_record, record_key, require_record
 from tasks.steps import (
     fetch_source,
     generate_transition,
@@ -223,7 +223,9 @@ def recall_request(run_id: str, asked: RequestRecord) -> RequestRecord:
     if stored and stored.recipe != asked.recipe and not stored.difference(asked) and not finished_result(run_id):
         get_run_logger().warning("run %s was begun by another recipe (%s): it starts over", run_id, stored.recipe)
         stored = None
-    return record_request.with_options(refresh_cache=stored is None)(key, asked)
+    first = record_request.with_options(refresh_cache=stored is None)(key, asked)
+    require_record(key)
+    return first
 
 
 def finished_result(run_id: str) -> JoinResult | None:
