@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 from bench.footage import BIG_BUCK_BUNNY
 from flows.command_line import app
@@ -37,19 +38,10 @@ def main() -> None:
     clips = cut(BIG_BUCK_BUNNY.path(), FOLDER / "demo_clips")
     gap = str(PIECES[1].start - PIECES[0].stop)
     print(f"joining {', '.join(clips)}: {gap} frames are missing between each two", flush=True)
-    app(
-        [
-            *clips,
-            "--model",
-            "flow_morph",
-            "--gap-frames",
-            gap,
-            "--run-id",
-            "demo_sound",
-            "--output-base-dir",
-            str(FOLDER),
-        ]
-    )
+    options = ["--model", "flow_morph", "--gap-frames", gap, "--run-id", "demo_sound", "--output-base-dir", str(FOLDER)]
+    # Prefect would keep them in the user's home, where the demo of another checkout has this run_id.
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: (FOLDER / "demo_clips" / "records").absolute()}):
+        app([*clips, *options])
 
 
 def cut(source: Path, folder: Path) -> list[str]:

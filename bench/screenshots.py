@@ -60,7 +60,7 @@ def photograph(run: FlowRun, ui_url: str) -> None:
         of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
         artifacts = {str(artifact.key): artifact.id for artifact in client.read_artifacts(artifact_filter=of_run)}
     pages = {"flow_run": f"runs/flow-run/{run.id}"}
-    for picture, kind in (("joins", "joins-"), ("seam", "seam-0")):
+    for picture, kind in (("joins", "joins-"), ("seams", "seams-")):
         (key,) = [key for key in artifacts if key.startswith(kind)]
         pages[picture] = f"artifacts/artifact/{artifacts[key]}"
     with sync_playwright() as playwright:

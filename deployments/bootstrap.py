@@ -186,9 +186,11 @@ def automations(silence: timedelta = SILENCE, start: timedelta = START) -> list[
     )
     cancelled = "Nobody ended it within {} s: its worker died."
     alive = RUNNING | WAITING | ENDED
+    # A sign of life begins the count anew in both of the first two. Were it merely expected by one, Prefect would read
+    # the count before writing it: on a busy server SQLite's lock lets that fail, and neither of them counts the sign.
     return [
         watch("join-clips: end runs without a heartbeat", RUNNING, alive, silence, "CRASHED", lost),
-        watch("join-clips: end runs that never start", {"Pending"}, alive, start, "CRASHED", lost),
+        watch("join-clips: end runs that never start", RUNNING | {"Pending"}, alive, start, "CRASHED", lost),
         # Prefect lets no run that is being cancelled crash.
         watch("join-clips: end runs that nobody cancels", {"Cancelling"}, ENDED, silence, "CANCELLED", cancelled),
     ]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -25,12 +26,12 @@ from splice.storage import RemoteIdentity, S3Access
 from splice.survey import find_specs, local_files, locate_files, plan_request
 from splice.types import Join, SourceFile, Timeline, Transition
 from tasks.access import access_for, access_to
-from tasks.artifacts import show_joins, show_progress, show_result, show_seams, start_progress
+from tasks.artifacts import show_joins, show_progress, show_result, start_progress
 from tasks.deployments import require_deployment
 from tasks.guard import hold_run, other_live_runs
 from tasks.pool import cancel_children_of, generate_on_pool
 from tasks.progress import stopping_with_the_flow
-from tasks.records import read_record, record_key
+from tasks.records import read_record, record_key, require_record
 from tasks.steps import (
     fetch_source,
     generate_transition,
@@ -40,6 +41,9 @@ from tasks.steps import (
     record_request,
     write_request,
 )
+
+BAR_SECONDS = 2.0
+"""From one move of the bar to the next: each is a request, and a join may take less."""
 
 Futures = dict[str, PrefectFuture[Any]]
 Submit = Callable[..., PrefectFuture[Any]]
@@ -187,10 +191,9 @@ def work(request: JoinRequest, timeline: Timeline, folder: RunFolder) -> State[A
     with waiters, stopping_with_the_flow():
         made = submit_segments(timeline, submit, folder) | submit_seams(request, timeline, submit, folder, waiters)
         joins = submit_joins(timeline, submit, made, folder)
-        wait_for(run_id, joins)
-        wait([*made.values()])
+        follow(run_id, joins)
+        wait([*made.values(), *joins.values()])
     show_joins(run_id, timeline, folder, {name: str(future.state.name) for name, future in joins.items()})
-    show_seams(run_id, timeline, folder)
     if reason := first_failure(timeline, made, joins):
         return Failed(message=reason)
     result = publish_result.with_options(refresh_cache=True)(
@@ -200,13 +203,18 @@ def work(request: JoinRequest, timeline: Timeline, folder: RunFolder) -> State[A
     return Completed(message=f"Finished: {result.output.path}", data=result)
 
 
-def wait_for(run_id: str, joins: Futures) -> None:
-    """Until every join has ended, with a bar in the UI."""
-    bar = start_progress(run_id, len(joins))
-    for done, future in enumerate(joins.values(), 1):
-        future.wait()
-        if future.state.is_completed():
+def follow(run_id: str, joins: Futures) -> None:
+    """Move a bar in the UI until every join is complete, or one has failed."""
+    bar, moved = start_progress(run_id, len(joins)), time.monotonic()
+    for done, future in enumerate(joins.values()):
+        future.wait(BAR_SECONDS)
+        if time.monotonic() - moved >= BAR_SECONDS:
             show_progress(bar, done / len(joins))
+            moved = time.monotonic()
+        future.wait()
+        if not future.state.is_completed():
+            return
+    show_progress(bar, 1.0)
 
 
 def recall_request(run_id: str, asked: RequestRecord) -> RequestRecord:
@@ -216,7 +224,9 @@ def recall_request(run_id: str, asked: RequestRecord) -> RequestRecord:
     if stored and stored.recipe != asked.recipe and not stored.difference(asked) and not finished_result(run_id):
         get_run_logger().warning("run %s was begun by another recipe (%s): it starts over", run_id, stored.recipe)
         stored = None
-    return record_request.with_options(refresh_cache=stored is None)(key, asked)
+    first = record_request.with_options(refresh_cache=stored is None)(key, asked)
+    require_record(key)
+    return first
 
 
 def finished_result(run_id: str) -> JoinResult | None:

@@ -25,6 +25,9 @@ from splice.types import Join, Timeline, Transition
 MOST_PICTURES = 12
 """Of the seams that score worst; a page with hundreds of pictures is of no use."""
 
+Reports = Mapping[str, dict[str, Any]]
+"""What was written beside each joined video, by the name of the join."""
+
 
 def start_progress(run_id: str, join_count: int) -> UUID:
     """A bar of joins that are complete."""
@@ -40,22 +43,15 @@ def show_progress(artifact_id: UUID, share: float) -> None:
 
 
 def show_joins(run_id: str, timeline: Timeline, folder: RunFolder, states: Mapping[str, str]) -> None:
-    """One row a join: how it ended, what it is made of, how its seams score. states: of every join by name."""
-    rows = [_row(join, folder, states[join.name]) for join in timeline.joins]
+    """How each join ended and what it is made of, as a table, and its worst seams as pictures. states: of every join.
+
+    Two artifacts, however many joins there are: each is a request that the end of the run waits for.
+    """
+    reports = _read_reports(timeline, folder)
+    rows = [_row(join, folder, states[join.name], reports) for join in timeline.joins]
     create_table_artifact(table=rows, key=_key("joins", run_id), description=f"The joins of `{run_id}`")
-
-
-def show_seams(run_id: str, timeline: Timeline, folder: RunFolder) -> None:
-    """A picture of each of the worst seams: frames before, generated and after; where the others' pictures are."""
-    seams = [(join, transition) for join in timeline.joins for transition in join.transitions]
-    scores = _scores(timeline, folder)
-    ranked = sorted(seams, key=lambda seam: -scores.get(seam[1].join, 0.0))
-    shown = [seam for seam in ranked if folder.contact_sheet(*seam).exists()][:MOST_PICTURES]
-    for join, transition in shown:
-        _show_seam(run_id, timeline, transition, folder.contact_sheet(join, transition))
-    if others := [folder.contact_sheet(*seam) for seam in seams if seam not in shown]:
-        listed = "\n".join(f"- `{folder.location(sheet)}`" for sheet in others)
-        create_markdown_artifact(listed, key=_key("other-seams", run_id), description="Pictures of the other seams")
+    if text := _seams_text(timeline, folder, reports):
+        create_markdown_artifact(text, key=_key("seams", run_id), description=f"The seams of `{run_id}`, worst first")
 
 
 def show_result(result: JoinResult) -> None:
@@ -70,19 +66,31 @@ def show_result(result: JoinResult) -> None:
     )
 
 
-def _show_seam(run_id: str, timeline: Timeline, transition: Transition, sheet: Path) -> None:
+def _seams_text(timeline: Timeline, folder: RunFolder, reports: Reports) -> str:
+    """A picture of each of the worst seams: frames before, generated and after; then where the others' pictures are."""
+    scores = {seam["transition"]: seam["score"] for report in reports.values() for seam in report["seams"]}
+    seams = [(join, transition) for join in timeline.joins for transition in join.transitions]
+    there = [seam for seam in seams if folder.contact_sheet(*seam).exists()]
+    ranked = sorted(there, key=lambda seam: -(scores.get(seam[1].join) or 0.0))
+    parts = []
+    for join, transition in ranked[:MOST_PICTURES]:
+        title = _title(timeline, transition, scores.get(transition.join))
+        data = base64.b64encode(folder.contact_sheet(join, transition).read_bytes()).decode()
+        parts.append(f"{title}\n\n![before, generated, after](data:image/jpeg;base64,{data})\n")
+    for join, transition in ranked[MOST_PICTURES:]:
+        title, sheet = _title(timeline, transition, scores.get(transition.join)), folder.contact_sheet(join, transition)
+        parts.append(f"{title}: `{folder.location(sheet)}`\n")
+    return "\n".join(parts)
+
+
+def _title(timeline: Timeline, transition: Transition, score: float | None) -> str:
     left, right = (timeline.clips[side.clip].label for side in (transition.left, transition.right))
-    data = base64.b64encode(sheet.read_bytes()).decode()
-    text = (
-        f"**Seam {transition.join}**: {left} | {right}\n\n![before, generated, after](data:image/jpeg;base64,{data})\n"
-    )
-    key = _key(f"seam-{transition.join}", run_id)
-    create_markdown_artifact(text, key=key, description=f"Seam {transition.join} of `{run_id}`: {left} | {right}")
+    return f"**Seam {transition.join}**, score {_rounded(score)}: {left} | {right}"
 
 
-def _row(join: Join, folder: RunFolder, state: str) -> dict[str, Any]:
+def _row(join: Join, folder: RunFolder, state: str, reports: Reports) -> dict[str, Any]:
     seams = ", ".join(str(transition.join) for transition in join.transitions)
-    report = _report(join, folder) if state == "Completed" else None
+    report = reports.get(join.name) if state == "Completed" else None
     if report is None:
         return {"join": join.name, "state": state, "seams": seams, "frames": join.frame_count}
     copied, encoded = (report["total"][action]["frames"] for action in ("passthrough", "encode"))
@@ -101,21 +109,14 @@ def _row(join: Join, folder: RunFolder, state: str) -> dict[str, Any]:
     }
 
 
-def _scores(timeline: Timeline, folder: RunFolder) -> dict[int, float]:
-    """By transition; of those of which nothing is known there is none."""
-    reports = [_report(join, folder) for join in timeline.joins]
-    return {seam["transition"]: float(seam["score"] or 0.0) for report in reports if report for seam in report["seams"]}
-
-
 def _rounded(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _report(join: Join, folder: RunFolder) -> dict[str, Any] | None:
-    """None where a user tidied up beside the video."""
-    path = folder.join(join.name) / "report.json"
-    report: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return report
+def _read_reports(timeline: Timeline, folder: RunFolder) -> Reports:
+    """Of the joins that have one: of the others none is made yet, or a user tidied up beside the video."""
+    paths = {join.name: folder.join(join.name) / "report.json" for join in timeline.joins}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
 def _key(kind: str, run_id: str) -> str:

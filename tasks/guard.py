@@ -78,11 +78,12 @@ def other_live_runs(run_id: str) -> list[FlowRun]:
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.CANCELLING])),
             ),
         )
-    return sorted((run for run in runs if run.id != own.id), key=_is_waiting)
+    return sorted((run for run in runs if run.id != own.id), key=is_at_work, reverse=True)
 
 
-def _is_waiting(run: FlowRun) -> bool:
-    return not any(tag.startswith(AT_WORK) for tag in run.tags)
+def is_at_work(run: FlowRun) -> bool:
+    """Whether a run holds its run_id, or did when it ended."""
+    return any(tag.startswith(AT_WORK) for tag in run.tags)
 
 
 def _at_work() -> str:
@@ -125,7 +126,7 @@ def _lease(run_id: str, held: ExitStack) -> bool:
         if _is_free(name) and _take(name, held):
             return True
         # This process has the lock, so that whoever was at work on this machine is dead, whatever its state.
-        if any(not _is_waiting(run) and _at_work() not in run.tags for run in other_live_runs(run_id)):
+        if any(is_at_work(run) and _at_work() not in run.tags for run in other_live_runs(run_id)):
             return False
         time.sleep(POLL_SECONDS)
     raise SpliceError(

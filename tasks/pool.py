@@ -37,7 +37,7 @@ from splice.types import Timeline, Transition
 from splice.units import write_generated
 
 from tasks.access import access_to
-from tasks.guard import run_tag
+from tasks.guard import is_at_work, run_tag
 from tasks.progress import interrupted, tracked
 from tasks.records import read_record
 from tasks.steps import STEP, warn_of_seam
@@ -283,6 +283,10 @@ def cancel_children_of(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any
     """A hook of ``join-clips``, for on_cancellation and on_crashed.
 
     Where the flow's process was killed, its worker calls this in a process of its own: nothing but the arguments
-    can be relied on.
+    can be relied on. A second submission that is cancelled before it knows that it is one leaves the first's children
+    alone.
     """
-    cancel_children(str(flow_run.parameters["run_id"]))
+    with get_client(sync_client=True) as client:
+        now = client.read_flow_run(flow_run.id)
+    if is_at_work(now):
+        cancel_children(str(flow_run.parameters["run_id"]))

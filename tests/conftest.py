@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -76,6 +77,16 @@ def _wait_until_healthy(api_url: str, process: subprocess.Popen[bytes], log: Pat
         except (URLError, OSError):
             time.sleep(0.2)
     raise RuntimeError(f"the Prefect server did not start:\n{log.read_text()}")
+
+
+def end_worker(process: subprocess.Popen[bytes]) -> None:
+    """End one of Prefect's own workers. It hangs for ever where SIGINT meets the end of a run: then it is killed."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from splice.layout import RunFolder
-from tests.conftest import ROOT, PrefectServer
+from tests import patient_model
+from tests.conftest import ROOT, PrefectServer, end_worker
 from tests.footage import make_clip, read_codes
 
 DEADLINE_SECONDS = 150
@@ -37,9 +38,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def worker(prefect_server: PrefectServer, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The deployment ``join-clips/prod`` as ``prefect.yaml`` has it, and a stock worker of its pool."""
-    home = tmp_path_factory.mktemp("worker")
+    home, models = tmp_path_factory.mktemp("worker"), tmp_path_factory.mktemp("models")
+    patient_model.install(models)
     environment = {
         **prefect_server.environment,
+        "PYTHONPATH": str(models),
         "JOIN_CLIPS_HOME": str(checkout),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
@@ -54,12 +57,10 @@ def worker(prefect_server: PrefectServer, checkout: Path, tmp_path_factory: pyte
         process = subprocess.Popen(
             [*prefect, "worker", "start", "--pool", "cpu"], cwd=home, env=environment, stdout=log, stderr=log
         )
-    yield
-    process.send_signal(signal.SIGINT)
     try:
-        process.wait(timeout=60)
+        yield
     finally:
-        process.kill()
+        end_worker(process)
 
 
 def submit(clips: list[Path], run_id: str, base: Path, **settings: Any) -> FlowRun:
@@ -88,10 +89,14 @@ def refreshed(run: FlowRun) -> FlowRun:
         return client.read_flow_run(run.id)
 
 
+def is_final(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_final()
+
+
 def ended(run: FlowRun) -> FlowRun:
     def final() -> FlowRun | None:
         now = refreshed(run)
-        return now if now.state and now.state.is_final() else None
+        return now if is_final(now) else None
 
     found: FlowRun = until(final, f"the end of {run.name}")
     return found
@@ -121,17 +126,6 @@ def first_process(run: FlowRun) -> int:
     return int(text.rpartition(":")[2])
 
 
-@pytest.fixture(scope="module")
-def long_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Clips that have to be conformed to the first one's size, which takes seconds; the last one takes longest."""
-    folder = tmp_path_factory.mktemp("long")
-    shapes = [((192, 108), 150), ((1280, 720), 150), ((1280, 720), 600)]
-    return [
-        make_clip(folder / f"{index}.mp4", clip_id=index, frame_count=frame_count, size=size)
-        for index, (size, frame_count) in enumerate(shapes)
-    ]
-
-
 @pytest.mark.usefixtures("worker")
 def test_a_finished_run_is_not_done_again(numbered_clips: list[Path], tmp_path: Path) -> None:
     first = ended(submit(numbered_clips[:3], "deployed-twice", tmp_path))
@@ -157,33 +151,40 @@ def test_a_finished_run_is_not_done_again(numbered_clips: list[Path], tmp_path: 
 
 
 @pytest.mark.usefixtures("worker")
-def test_of_two_submissions_at_once_one_works(long_clips: list[Path], tmp_path: Path) -> None:
-    runs = [submit(long_clips, "deployed-at-once", tmp_path) for _ in range(2)]
-    names = sorted(str(run.state.name) for run in map(ended, runs) if run.state)
-    assert names == ["AlreadyInProgress", "Completed"]
-    refused, worked = sorted(map(refreshed, runs), key=lambda run: str(run.state and run.state.name))
+def test_of_two_submissions_at_once_one_works(numbered_clips: list[Path], tmp_path: Path) -> None:
+    held_up = {"model": "patient", "prompt": str(tmp_path / "go")}
+    runs = [submit(numbered_clips[:2], "deployed-at-once", tmp_path, **held_up) for _ in range(2)]
+    until(lambda: any(is_final(refreshed(run)) for run in runs), "the end of the second")
+    (tmp_path / "go").touch()
+
+    refused, worked = sorted(map(ended, runs), key=lambda run: str(run.state and run.state.name))
+    assert [run.state.name for run in (refused, worked) if run.state] == ["AlreadyInProgress", "Completed"]
     assert worked.name in str(refused.state and refused.state.message)
     assert executed(refused) == set()
 
 
 @pytest.mark.usefixtures("worker")
 def test_a_run_whose_process_was_killed_goes_on(
-    prefect_server: PrefectServer, long_clips: list[Path], tmp_path: Path
+    prefect_server: PrefectServer, numbered_clips: list[Path], tmp_path: Path
 ) -> None:
-    first = submit(long_clips, "deployed-killed", tmp_path)
-    folder = RunFolder.of(str(tmp_path), "deployed-killed")
+    other = make_clip(tmp_path / "other.mp4", clip_id=1, frame_count=20, size=(208, 120))
+    clips = [numbered_clips[0], other, numbered_clips[2]]
+    held_up = {"per_join_settings": [{}, {"model": "patient", "prompt": str(tmp_path / "go")}]}
+    first = submit(clips, "deployed-killed", tmp_path, **held_up)
     records = prefect_server.storage / "join-clips" / "deployed-killed"
     until(lambda: list(records.glob("join_0-*")), "the record of the first join")
     os.kill(first_process(first), signal.SIGKILL)
     crashed = ended(first)
     assert crashed.state and crashed.state.is_crashed()
 
-    second = ended(submit(long_clips, "deployed-killed", tmp_path))
+    (tmp_path / "go").touch()
+    second = ended(submit(clips, "deployed-killed", tmp_path, **held_up))
     assert second.state and second.state.is_completed(), second.state
     done = executed(second, "join_1")
     assert "join_1" in done and not {"join_0", "clip_1_body", "join_0_transition"} & done
-    codes = read_codes(folder.joined_output("join_1"))
-    assert [code for code in codes if code is not None][:150] == [(0, n) for n in range(150)]
+    codes = read_codes(RunFolder.of(str(tmp_path), "deployed-killed").joined_output("join_1"))
+    assert len(codes) == 30 + 5 + 20 + 5 + 28
+    assert codes[:30] == [(0, n) for n in range(30)] and codes[-28:] == [(2, n) for n in range(28)]
 
 
 @pytest.mark.usefixtures("worker")

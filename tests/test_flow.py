@@ -16,6 +16,7 @@ import soundfile
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRun
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.states import State
 
 from flows.join_clips import join_clips
@@ -269,6 +270,14 @@ def test_a_bad_request_fails_the_run_before_anything_is_written(numbered_clips: 
     state = run(numbered_clips[:2], "bad", tmp_path, replace_mode=True, gap_frame_count=500)
     assert state.is_failed() and "gap_frame_count of at most" in str(state.message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_place_for_records_nothing_is_begun(numbered_clips: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "file" / "records"}):
+        state = run(numbered_clips[:2], "unrecorded", tmp_path)
+    assert state.is_failed() and f"can't be kept in Prefect's result storage ({tmp_path / 'file'}" in str(state.message)
+    assert not folder_of(tmp_path, "unrecorded").join("join_0").exists()
 
 
 def test_a_loop_closes_and_every_earlier_join_is_complete(numbered_clips: list[Path], tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from prefect.workers.process import ProcessWorker
 from tests.conftest import ROOT, PrefectServer
 
 DEADLINE_SECONDS = 120
-CANCEL_SECONDS = 10
+PROMPT_SECONDS = 10
+"""In which a cancelled run's process must be gone, and a crash on the server, also while the machine is busy."""
 FLOWS = "tests/warm_flows.py"
 
 
@@ -71,7 +72,10 @@ def started(server: PrefectServer, log: Path, pool: str, limit: int = 1, **varia
         yield Worker(process, pool, log)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=90)
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +138,14 @@ def ended(run: FlowRun) -> FlowRun:
         )
 
 
-def cancel(run: FlowRun) -> float:
-    """Ask for it, and wait; the seconds until the run is Cancelled."""
+def cancel(run: FlowRun, pid: int) -> float:
+    """Ask for it, and wait until the run is Cancelled; the seconds until its process was gone."""
     asked = time.monotonic()
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, Cancelling())
-    state = ended(run).state
+    until(lambda: not is_alive(pid), f"end of process {pid}")
     took = time.monotonic() - asked
+    state = ended(run).state
     with get_client(sync_client=True) as client:
         names = [state.name for state in client.read_flow_run_states(run.id)]
     # A parent that saw it crash in between would try again.
@@ -198,6 +203,12 @@ def test_twenty_runs_of_two_parents_load_the_model_once(worker: Worker) -> None:
     assert "printed by the flow" in worker.log.read_text()
 
 
+def meeting_in(folder: Path) -> str:
+    """A place where runs wait for each other, so that they are at work at once however slow the machine is."""
+    (folder / "meeting").mkdir()
+    return str(folder / "meeting")
+
+
 def logs_of(run: FlowRun) -> str:
     with get_client(sync_client=True) as client:
         logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
@@ -208,8 +219,7 @@ def test_a_cancelled_run_stops(worker: Worker, tmp_path: Path) -> None:
     holding = submit(deploy("warm", f"{FLOWS}:hold"), marker=str(tmp_path / "held"))
     pid = held(tmp_path / "held")
 
-    assert cancel(holding) < CANCEL_SECONDS
-    assert not is_alive(pid)
+    assert cancel(holding, pid) < PROMPT_SECONDS
     assert (tmp_path / "held.hooks").read_text() == "Cancelling "
 
 
@@ -222,7 +232,7 @@ def test_a_crash_is_reported_at_once_and_the_next_run_gets_a_fresh_process(worke
 
     state = ended(holding).state
     assert state and state.is_crashed() and "-9" in str(state.message), state
-    assert state.timestamp.timestamp() - killed < 2
+    assert state.timestamp.timestamp() - killed < PROMPT_SECONDS
     until(lambda: (tmp_path / "held.hooks").exists(), "hook of the crashed run")
     state = ended(faulty).state
     assert state and state.is_crashed() and "-11" in str(state.message), state
@@ -297,7 +307,7 @@ def test_an_upgrade_on_disk_is_loaded_when_a_run_asks_for_it(worker: Worker, tmp
 
 def test_two_workers_share_the_seams_of_one_run(worker: Worker, prefect_server: PrefectServer, tmp_path: Path) -> None:
     with started(prefect_server, tmp_path / "log", "warm", CUDA_VISIBLE_DEVICES="1"):
-        runs = children(deploy("warm", f"{FLOWS}:use_model", parameters={"seconds": 1}), 8)
+        runs = children(deploy("warm", f"{FLOWS}:use_model", parameters={"meeting": meeting_in(tmp_path)}), 8)
 
     found = {Facts.of(run) for run in runs}
     assert {(facts.gpu, facts.loads) for facts in found} == {("0", 1), ("1", 1)}, "each worker its GPU, one load each"
@@ -308,14 +318,14 @@ def test_a_worker_of_two_slots_has_two_children_and_takes_them_along(
     prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     with started(prefect_server, tmp_path / "log", "pair", limit=2) as worker:
-        runs = children(deploy("pair", f"{FLOWS}:use_model", parameters={"seconds": 1}), 4)
+        runs = children(deploy("pair", f"{FLOWS}:use_model", parameters={"meeting": meeting_in(tmp_path)}), 4)
         used = {Facts.of(run).pid for run in runs}
         hold, markers = deploy("pair", f"{FLOWS}:hold"), [tmp_path / "first", tmp_path / "second"]
         holding = [submit(hold, marker=str(marker)) for marker in markers]
         holders = {held(marker) for marker in markers}
         assert not any(is_alive(pid) for pid in used), "two gave way to two"
         worker.process.send_signal(signal.SIGTERM)
-        assert worker.process.wait(timeout=30) == 0
+        assert worker.process.wait(timeout=90) == 0
 
     assert len(used) == len(holders) == 2 >= overlap(runs)
     assert not any(is_alive(pid) for pid in holders)
@@ -329,8 +339,7 @@ def test_native_code_that_keeps_the_gil_neither_silences_a_run_nor_outlives_canc
     run, since = behind_the_gil.run, behind_the_gil.since
 
     until(lambda: any(beat > since for beat in heartbeats(run)), "heartbeat")
-    assert cancel(run) < CANCEL_SECONDS
-    assert not is_alive(behind_the_gil.pid)
+    assert cancel(run, behind_the_gil.pid) < PROMPT_SECONDS
 
 
 def test_a_killed_worker_takes_its_child_along_even_from_native_code(behind_the_gil: Held, tmp_path: Path) -> None:

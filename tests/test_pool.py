@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import signal
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.filters import LogFilterFlowRunId as OfFlowRun
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import State
+from prefect.states import Cancelling, State
 from prefect.utilities.annotations import quote
 from prefect.workers.process import ProcessWorker
 
@@ -45,7 +44,7 @@ from tasks.pool import cancel_children, generate_on_pool
 from tasks.progress import interrupted
 from tasks.records import record_key
 from tasks.steps import generate_transition
-from tests.conftest import ROOT, PrefectServer
+from tests.conftest import ROOT, PrefectServer, end_worker
 from tests.footage import make_clip
 from tests.s3_server import S3Server, run_s3_server
 from tests.test_handles import Broken, Noise, plan
@@ -105,8 +104,7 @@ def working(
     try:
         yield
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        end_worker(process)
 
 
 def deploy(pool_name: str) -> str:
@@ -285,6 +283,20 @@ def test_a_run_that_is_told_to_end_takes_its_children_along(clips: list[Path], t
         start(plan(clips, Noise()), str(tmp_path), "told-to-end", idle)
         until(lambda: len(children("told-to-end")) == 1, "the child run")
     assert states("told-to-end") == ["Cancelled"]
+
+
+def test_only_the_run_at_work_takes_the_children_along(clips: list[Path], tmp_path: Path, idle: str) -> None:
+    with parents() as start, get_client(sync_client=True) as client:
+        start(plan(clips, Noise()), str(tmp_path), "twice", idle)
+        until(lambda: len(children("twice")) == 1, "the child run")
+        joining = flow(lambda run_id: None, name="joining")
+        second, first = (
+            client.create_flow_run(joining, parameters={"run_id": "twice"}, tags=tags) for tags in ([], ["at-work:x"])
+        )
+        pool.cancel_children_of(joining, second, Cancelling())
+        assert states("twice") in (["Late"], ["Scheduled"])
+        pool.cancel_children_of(joining, first, Cancelling())
+        until(lambda: "Cancelled" in states("twice"), "the end of the child")
 
 
 def test_a_deployment_that_is_not_there_is_named(clips: list[Path], tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ from splice.batches import (
 from splice.errors import RequestError
 from splice.layout import RunFolder
 from splice.storage import Entry, list_folder
-from tests.conftest import ROOT, PrefectServer
+from tests.conftest import ROOT, PrefectServer, end_worker
 from tests.footage import make_clip, read_codes, write_text_as_video
 from tests.s3_server import run_s3_server
 
@@ -252,8 +251,7 @@ def deployment(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathF
     try:
         yield deploy("timelapse")
     finally:
-        worker.send_signal(signal.SIGINT)
-        worker.wait(timeout=60)
+        end_worker(worker)
 
 
 def run(source: Path | str, deployment: str, **more: Any) -> State[Any]:

@@ -23,11 +23,21 @@ def facts() -> State[Any]:
     return Completed(message=f"{os.getpid()} {warm_model.loads} {gpu} {job}")
 
 
+def wait_for_company(meeting: Path, seconds: float = 100) -> None:
+    """Until a run in another process has come to the folder as well: they are in the making at the same time."""
+    (meeting / str(os.getpid())).touch()
+    deadline = time.monotonic() + seconds
+    while len(list(meeting.iterdir())) < 2:
+        assert time.monotonic() < deadline, f"no other process came within {seconds} s"
+        time.sleep(0.05)
+
+
 @flow
-def use_model(seconds: float = 0, fail: str = "") -> State[Any]:
+def use_model(meeting: str = "", fail: str = "") -> State[Any]:
     get_run_logger().info("used the %s", warm_model.load())
     print("printed by the flow", flush=True)
-    time.sleep(seconds)
+    if meeting:
+        wait_for_company(Path(meeting))
     if fail == "own":
         raise GenerationError("a seam that can't be made")
     if fail == "foreign":
