@@ -144,7 +144,10 @@ def test_the_generated_frames_touch_both_sides_without_a_jump() -> None:
     [
         ("lightning_baseline_2_2_2", "needs a CUDA GPU"),
         ("vace_14b", "needs a CUDA GPU"),
-        ("somebody/pipeline", "never fetched; fetch it: python -m splice.models fetch somebody/pipeline"),
+        (
+            "somebody/pipeline",
+            "never fetched to this machine; fetch it: python -m splice.models fetch somebody/pipeline",
+        ),
         ("./no/such/folder", "unknown"),
         ("dreamer", "unknown"),
     ],

@@ -158,7 +158,12 @@ def find_vace(name: str) -> Vace | None:
         folder = Path(name).resolve()
         check_classes(folder)
         return Vace(_as_saved(name, folder), _contents(folder))
-    return Vace(Preset(name, name, needs_gpu=False), pinned(name)) if REPOSITORY.fullmatch(name) else None
+    if not REPOSITORY.fullmatch(name):
+        return None
+    try:
+        return Vace(Preset(name, name, needs_gpu=False), pinned(name))
+    except RequestError as error:
+        raise RequestError(f"{error}; {ANYWHERE}") from error
 
 
 def _as_saved(name: str, folder: Path) -> Preset:
