@@ -33,6 +33,7 @@ from splice.storage import (
     stat,
     upload,
 )
+from splice.storage.partial import Partial
 from splice.storage.s3 import S3Source
 from splice.storage.urls import S3Place
 from tests.conftest import ROOT
@@ -202,6 +203,24 @@ def test_two_threads_that_fetch_the_same_download_it_once(
     with ThreadPoolExecutor(4) as pool:
         paths = set(pool.map(lambda _: fetch(url, access), range(4)))
     assert len(paths) == 1
+    assert wire.received_bytes < len(BODY) + 100_000
+
+
+def test_one_that_comes_as_another_ends_finds_its_file(
+    server: S3Server, wire: Wire, access: S3Access, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(server, url)
+    publish = Partial.publish
+    late_comers = []
+
+    def publish_and_fetch_again(partial: Partial, target: Path) -> None:
+        publish(partial, target)
+        if target.suffix == ".mp4" and not late_comers:
+            late_comers.append(target)
+            assert fetch(url, access) == target
+
+    monkeypatch.setattr(Partial, "publish", publish_and_fetch_again)
+    assert [fetch(url, access)] == late_comers
     assert wire.received_bytes < len(BODY) + 100_000
 
 

@@ -62,9 +62,10 @@ def _download(source: Source, file: RemoteFile, cache_dir: Path) -> Path:
             suffix=source.suffix,
         )
         target = _path_of(cache_dir, entry)
-        partial.publish(target)
+        # In this order: once published nobody waits for this partial any more, so the index must already know.
         if entry.version:
             _remember(cache_dir, file, entry)
+        partial.publish(target)
     return target
 
 
