@@ -35,7 +35,7 @@ from splice.layout import RunFolder
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 BEGIN, END = "<!-- kill matrix -->", "<!-- end of kill matrix -->"
 
-DEADLINE_SECONDS = 400
+DEADLINE_SECONDS = 900
 LAST = "join_1"
 STEPS = ("units/*.mp4", "join_*/transition.mp4", "join_*/joined_output.mp4")
 

@@ -1,7 +1,8 @@
 """What Prefect costs beyond the work itself: ``python -m bench.overhead``.
 
 Starts a fleet of its own. Prints its tables and writes them to ``bench/results/overhead.md``: seconds a run and a join
-beyond what the steps take as plain functions, in one process and through the pools; how 32 seams of a model that takes
+beyond what the steps take as plain functions, in one process and through the pools, beside Prefect's own price of as
+many tasks that do nothing; how 32 seams of a model that takes
 some seconds share one and two GPU workers; threads and memory of a run of 300 seams. The server's database is SQLite,
 or what ``DATABASE_URL`` names, as with ``make up``.
 """
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,9 +27,12 @@ from uuid import uuid4
 
 import psutil
 import typer
+from prefect import flow, task
+from prefect.cache_policies import INPUTS
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.deployments import run_deployment
+from prefect.futures import wait
 from prefect.logging import disable_run_logger
 from prefect.settings import (
     PREFECT_API_URL,
@@ -35,6 +40,7 @@ from prefect.settings import (
     PREFECT_SERVER_API_PORT,
     temporary_settings,
 )
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from bench import stand_in
 from bench.kill_matrix import deploy, wait_for_end, wait_until
@@ -100,9 +106,11 @@ def make_clips(home: Path, count: int) -> Clips:
 def overheads(clips: Clips, home: Path) -> str:
     """The table of what Prefect adds to the steps, per run and per join."""
     seconds_on_pools(clips[:2], home, "warm-up", "crossfade")
-    places: dict[str, tuple[Callable[[Clips, Path, str], float], int]] = {
-        "in the flow's process": (seconds_inline, INLINE_REPEATS),
-        "on the pool": (partial(seconds_on_pools, model="crossfade"), POOL_REPEATS),
+    on_pools = partial(seconds_on_pools, model="crossfade")
+    places: dict[str, Callable[[int], float]] = {
+        "in the flow's process": lambda joins: overhead(clips[: joins + 1], home, seconds_inline, INLINE_REPEATS),
+        "nowhere: the same chain of tasks that do nothing": median_of_nothing,
+        "on the pool": lambda joins: overhead(clips[: joins + 1], home, on_pools, POOL_REPEATS),
     }
     lines = [
         f"Medians of {INLINE_REPEATS} runs, on the pool of {POOL_REPEATS}; a join's is the slope from {FEW_JOINS} to "
@@ -111,8 +119,8 @@ def overheads(clips: Clips, home: Path) -> str:
         "| where the seams are generated | seconds a join beyond the work | seconds a run |",
         "|---|---:|---:|",
     ]
-    for place, (run, repeats) in places.items():
-        few, more = (overhead(clips[: count + 1], home, run, repeats) for count in (FEW_JOINS, MORE_JOINS))
+    for place, seconds_beyond_work in places.items():
+        few, more = (seconds_beyond_work(joins) for joins in (FEW_JOINS, MORE_JOINS))
         a_join = (more - few) / (MORE_JOINS - FEW_JOINS)
         lines.append(f"| {place} | {a_join:.2f} | {few - FEW_JOINS * a_join:.2f} |")
         print(lines[-1], flush=True)
@@ -123,6 +131,27 @@ def overhead(clips: Clips, home: Path, run: Callable[[Clips, Path, str], float],
     """Median seconds of a run beyond those of its steps."""
     names = [f"{uuid4()}" for _ in range(repeats)]
     return median(run(clips, home, name) - seconds_of_work(clips, home, f"{name}-work") for name in names)
+
+
+@task(persist_result=True, cache_policy=INPUTS)
+def do_nothing(key: str, upstream: dict[str, Any]) -> None:
+    """A step as Prefect sees one: it waits for others, and its end is recorded."""
+
+
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1))  # type: ignore[arg-type] # Prefect's own stubs
+def chain_of_nothing(joins: int) -> None:
+    """As many tasks as a run of ``joins`` joins has, waiting for each other in the same way."""
+    run, predecessor, futures = f"{uuid4()}", None, []
+    for index in range(joins):
+        seam = do_nothing.submit(f"{run} seam {index}", {})
+        predecessor = do_nothing.submit(f"{run} join {index}", {"predecessor": predecessor, "transitions": [seam]})
+        futures += [seam, predecessor]
+    wait(futures)
+
+
+def median_of_nothing(joins: int) -> float:
+    """Median seconds of a run of tasks that do nothing."""
+    return median(timeit.repeat(lambda: chain_of_nothing(joins), number=1, repeat=INLINE_REPEATS))
 
 
 def seconds_of_work(clips: Clips, home: Path, run_id: str) -> float:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -56,11 +57,13 @@ INVERSION_STEPS = 2  # of a fixed point that contracts fast: paths are smooth
 EDGE_FEATHER = 6.0  # grid pixels over which a side that has left the picture hands over to the other
 LAST_RESORT = 1e-3  # share of a side outside of its picture, so that the shares can be normalised
 
+DEPTHS = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}
+
 
 class FlowMorph:
     """Morphs what the two sides share along its motion and dissolves the rest; renders the gap alone."""
 
-    spec = ModelSpec(name="flow_morph", revision="2", renders_context=False, reads_seed=False)
+    spec = ModelSpec(name="flow_morph", revision="3", renders_context=False, reads_seed=False)
 
     def __init__(self, method: str = "") -> None:
         """method: what to render wherever it can be tried, rather than what scores best; for comparison."""
@@ -85,7 +88,9 @@ class FlowMorph:
         relatedness = max(variant.relatedness for variant in variants.values())
         notes: dict[str, str | float] = {"relatedness": relatedness, "method": method}
         notes |= {f"{name} score": round(score, 2) for name, score in scores.items()}
-        return Rendering(_frames(guide, variants[method].path), notes)
+        path = variants[method].path
+        frames = _frames(guide.left[-1], guide.right[0], path, motion.positions(path.grid_size), guide.gap_frames)
+        return Rendering(frames, notes)
 
 
 def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[Frame]:
@@ -98,7 +103,7 @@ def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[F
     found = motion.match(motion.to_grey(left, size), motion.to_grey(right, size), np.zeros((3, 3)))
     sides = ((found.forward, found.forward_trust), (found.backward, found.backward_trust))
     forward, backward = (target * followed for target, followed in (_places(*side) for side in sides))
-    grid = motion.positions(size)
+    grid, mixer = motion.positions(size), _Mixer(left, right, size)
     for time in times:
         if time == 0:
             yield left
@@ -106,12 +111,12 @@ def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[F
         from_left = _invert(np.float32(time) * forward, grid)
         from_right = _invert(np.float32(1 - time) * backward, grid)
         share = np.full(grid.shape[:2], time, np.float32)
-        yield _compose(left, right, _Sources(from_left, from_right, share))
+        yield mixer.mix(_Sources(from_left, from_right, share))
 
 
 @dataclass(frozen=True)
 class _Sources:
-    """Where a frame comes from: for every grid pixel the position in the left and in the right frame, and the
+    """Where a frame comes from: for each of its points the position in the left and in the right frame, and the
     right one's share of the mixture."""
 
     left: Field
@@ -120,8 +125,13 @@ class _Sources:
 
 
 class _Path(Protocol):
-    def sources(self, index: int) -> _Sources:
-        """Of the frame ``index`` steps after the left one, ``1 <= index <= gap_frames``."""
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """(width, height) of the grid whose positions all is about."""
+        ...
+
+    def sources(self, index: int, points: Field) -> _Sources:
+        """At those positions of the frame ``index`` steps after the left one, ``1 <= index <= gap_frames``."""
         ...
 
 
@@ -152,13 +162,15 @@ def _plan_variants(guide: Guide, size: tuple[int, int], velocities: tuple[Veloci
             matches.insert(0, ("extrapolate and morph", moving))
         elif moving.relatedness < still.relatedness - GUESS_MARGIN:
             matches.append(("extrapolate and morph", moving))
+    own = _OwnMotion.of(velocities[0].local, velocities[0]), _OwnMotion.of(-velocities[1].local, velocities[1])
     variants = {
-        name: _Variant(_MorphPath.plan(found, velocities, left, steps), found.relatedness)
+        name: _Variant(_MorphPath.plan(found, velocities, own, left, steps), found.relatedness)
         for name, found in matches
         if found.relatedness >= RELATED
     }
     relatedness = max(found.relatedness for _, found in matches)
-    return variants | {"dissolve": _Variant(_DissolvePath.plan(velocities, steps), relatedness)}
+    dissolve = _DissolvePath(velocities[0].drift, -velocities[1].drift, own[0].drift, own[1].drift, steps)
+    return variants | {"dissolve": _Variant(dissolve, relatedness)}
 
 
 def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str, float]:
@@ -168,16 +180,39 @@ def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str,
     left, right = (
         [_small(frame) for frame in side] for side in (guide.left[-BESIDE_FRAMES:], guide.right[:BESIDE_FRAMES])
     )
-    scores = {}
-    for name, variant in variants.items():
-        made = (_compose(left[-1], right[0], variant.path.sources(n)) for n in range(1, guide.gap_frames + 1))
-        scores[name] = score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames).total
-    return scores
+    # No more points than the small pictures have.
+    size = left[-1].shape[1::-1]
+
+    def score(variant: _Variant) -> float:
+        points = cv2.resize(motion.positions(variant.path.grid_size), size, interpolation=cv2.INTER_AREA)
+        made = _frames(left[-1], right[0], variant.path, points, guide.gap_frames)
+        return score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames).total
+
+    with ThreadPoolExecutor(len(variants)) as threads:
+        return dict(zip(variants, threads.map(score, variants.values()), strict=True))
 
 
 def _small(frame: Frame) -> Frame:
     small = shrink(frame)
     return small if small.dtype == np.uint8 else cv2.convertScaleAbs(small, alpha=1 / 257)
+
+
+@dataclass(frozen=True)
+class _OwnMotion:
+    """How a side moves by itself besides the camera, towards the other side, in grid pixels a frame.
+
+    error: the velocity's standard error. drift: the velocity as far as it goes on without a place to go to.
+    """
+
+    velocity: Field
+    error: Plane
+    drift: Field
+
+    @classmethod
+    def of(cls, local: Field, velocity: Velocity) -> _OwnMotion:
+        """local: the velocity's, towards the other side."""
+        error = velocity.local_error
+        return cls(local, error, motion.blur(_significant(local, error), DRIFT_BLUR))
 
 
 @dataclass(frozen=True)
@@ -194,13 +229,13 @@ class _LocalPath:
     drift: Field
 
     @classmethod
-    def plan(cls, residual: Field, trust: Plane, velocity: Field, error: Plane, steps: int) -> _LocalPath:
-        """residual: flow to the other side without the camera; velocity: a frame's, towards the other side."""
+    def plan(cls, residual: Field, trust: Plane, own: _OwnMotion, steps: int) -> _LocalPath:
+        """residual: flow to the other side without the camera."""
         target, followed = _places(residual, trust)
         return cls(
             target=target * followed,
-            swing=_significant(velocity - target / np.float32(steps), error) * followed,
-            drift=_drifting(velocity, error) * (1.0 - followed),
+            swing=_significant(own.velocity - target / np.float32(steps), own.error) * followed,
+            drift=own.drift * (1.0 - followed),
         )
 
     def displacement(self, frames: int, steps: int) -> Field:
@@ -226,11 +261,17 @@ class _MorphPath:
     right_tangent: Drift
     left: _LocalPath
     right: _LocalPath
-    grid: Field
     steps: int
 
     @classmethod
-    def plan(cls, found: Match, velocities: tuple[Velocity, Velocity], left: motion.Grey, steps: int) -> _MorphPath:
+    def plan(
+        cls,
+        found: Match,
+        velocities: tuple[Velocity, Velocity],
+        own: tuple[_OwnMotion, _OwnMotion],
+        left: motion.Grey,
+        steps: int,
+    ) -> _MorphPath:
         before, after = velocities
         grid = motion.positions((left.shape[1], left.shape[0]))
         camera = motion.fit_drift(found.forward, found.forward_trust * motion.texture(left))
@@ -240,25 +281,16 @@ class _MorphPath:
             camera=camera,
             left_tangent=_tangent(before.drift, before.drift_error, camera, grid, steps),
             right_tangent=_tangent(after.drift @ there, after.drift_error, camera, grid, steps),
-            left=_LocalPath.plan(
-                found.forward - motion.transform(camera, grid),
-                found.forward_trust,
-                before.local,
-                before.local_error,
-                steps,
-            ),
-            right=_LocalPath.plan(
-                found.backward - motion.transform(back, grid),
-                found.backward_trust,
-                -after.local,
-                after.local_error,
-                steps,
-            ),
-            grid=grid,
+            left=_LocalPath.plan(found.forward - motion.transform(camera, grid), found.forward_trust, own[0], steps),
+            right=_LocalPath.plan(found.backward - motion.transform(back, grid), found.backward_trust, own[1], steps),
             steps=steps,
         )
 
-    def sources(self, index: int) -> _Sources:
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        return _size_of(self.left.target)
+
+    def sources(self, index: int, points: Field) -> _Sources:
         time = index / self.steps
         camera = np.eye(3) + (
             time**2 * (3 - 2 * time) * self.camera
@@ -267,10 +299,10 @@ class _MorphPath:
         )
         to_left = np.linalg.inv(camera)
         to_right = (np.eye(3) + self.camera) @ to_left
-        left = _invert(self.left.displacement(index, self.steps), motion.transform(to_left, self.grid))
-        right = _invert(self.right.displacement(self.steps - index, self.steps), motion.transform(to_right, self.grid))
-        left_weight = (1 - time) * _inside(left) + LAST_RESORT
-        right_weight = time * _inside(right) + LAST_RESORT
+        left = _invert(self.left.displacement(index, self.steps), motion.transform(to_left, points))
+        right = _invert(self.right.displacement(self.steps - index, self.steps), motion.transform(to_right, points))
+        left_weight = (1 - time) * _inside(left, self.grid_size) + LAST_RESORT
+        right_weight = time * _inside(right, self.grid_size) + LAST_RESORT
         return _Sources(left, right, right_weight / (left_weight + right_weight))
 
 
@@ -278,40 +310,30 @@ class _MorphPath:
 class _DissolvePath:
     """Each side moves on by itself, in its own coordinates, slower and slower: the camera over the whole gap.
 
-    left_local, right_local: local velocities, forwards in time.
+    All are velocities towards the other side.
     """
 
-    left_drift: Drift
-    right_drift: Drift
+    left_camera: Drift
+    right_camera: Drift
     left_local: Field
     right_local: Field
-    grid: Field
     steps: int
 
-    @classmethod
-    def plan(cls, velocities: tuple[Velocity, Velocity], steps: int) -> _DissolvePath:
-        before, after = velocities
-        height, width = before.local_error.shape
-        return cls(
-            left_drift=before.drift,
-            right_drift=after.drift,
-            left_local=_drifting(before.local, before.local_error),
-            right_local=_drifting(after.local, after.local_error),
-            grid=motion.positions((width, height)),
-            steps=steps,
-        )
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        return _size_of(self.left_local)
 
-    def sources(self, index: int) -> _Sources:
-        time = np.full(self.grid.shape[:2], index / self.steps, np.float32)
+    def sources(self, index: int, points: Field) -> _Sources:
+        time = np.full(points.shape[:2], index / self.steps, np.float32)
         return _Sources(
-            left=self._moved_on(self.left_drift, self.left_local, index),
-            right=self._moved_on(-self.right_drift, -self.right_local, self.steps - index),
+            left=self._moved_on(self.left_camera, self.left_local, index, points),
+            right=self._moved_on(self.right_camera, self.right_local, self.steps - index, points),
             right_share=motion.smoothstep(time, 0.0, 1.0),
         )
 
-    def _moved_on(self, drift: Drift, local: Field, frames: int) -> Field:
-        camera = np.eye(3) + _saturating(frames, self.steps) * drift
-        reached = motion.transform(np.linalg.inv(camera), self.grid)
+    def _moved_on(self, camera: Drift, local: Field, frames: int, points: Field) -> Field:
+        moved = np.eye(3) + _saturating(frames, self.steps) * camera
+        reached = motion.transform(np.linalg.inv(moved), points)
         return _invert(np.float32(_saturating(frames, DRIFT_FRAMES)) * local, reached)
 
 
@@ -329,10 +351,6 @@ def _places(flow: Field, trust: Plane) -> tuple[Field, Field]:
 
 def _significant(field: Field, error: Plane) -> Field:
     return field * motion.significance(np.linalg.norm(field, axis=-1), error)[..., None]
-
-
-def _drifting(velocity: Field, error: Plane) -> Field:
-    return motion.blur(_significant(velocity, error), DRIFT_BLUR)
 
 
 def _tangent(velocity: Drift, error: float, camera: Drift, grid: Field, steps: int) -> Drift:
@@ -353,35 +371,50 @@ def _invert(displacement: Field, reached: Field) -> Field:
     return start
 
 
-def _inside(points: Field) -> Plane:
+def _inside(points: Field, size: tuple[int, int]) -> Plane:
     """1 inside of the picture, falling to 0 within EDGE_FEATHER outside."""
-    height, width = points.shape[:2]
+    width, height = size
     x, y = points[..., 0], points[..., 1]
     margin = np.minimum(np.minimum(x, width - 1 - x), np.minimum(y, height - 1 - y))
     inside: Plane = np.clip(1.0 + margin / np.float32(EDGE_FEATHER), 0.0, 1.0)
     return inside
 
 
-def _frames(guide: Guide, path: _Path) -> Iterator[Frame]:
-    for index in range(1, guide.gap_frames + 1):
-        yield _compose(guide.left[-1], guide.right[0], path.sources(index))
+def _size_of(field: Field) -> tuple[int, int]:
+    return field.shape[1], field.shape[0]
 
 
-def _compose(left: Frame, right: Frame, sources: _Sources) -> Frame:
-    height, width = left.shape[:2]
-    share = cv2.resize(sources.right_share, (width, height))[..., None]
-    mixture = _resample(left, sources.left)
-    mixture += (_resample(right, sources.right) - mixture) * share
-    mixture += np.float32(0.5)
-    np.clip(mixture, 0, np.iinfo(left.dtype).max, out=mixture)
-    return mixture.astype(left.dtype)
+class _Mixer:
+    """Makes frames out of two: each is taken apart once, however many frames it is in."""
+
+    def __init__(self, left: Frame, right: Frame, grid_size: tuple[int, int]) -> None:
+        """grid_size: (width, height) of the grid whose positions the sources are."""
+        self._left, self._right = left.astype(np.float32), right.astype(np.float32)
+        self._depth = DEPTHS[left.dtype]
+        height, width = left.shape[:2]
+        self._size = width, height
+        self._scale = np.array([width / grid_size[0], height / grid_size[1]], np.float32)
+
+    def mix(self, sources: _Sources) -> Frame:
+        """One frame, in the dtype and size of the two."""
+        share = cv2.resize(sources.right_share, self._size)
+        mixture = self._resample(self._left, sources.left)
+        excess = self._resample(self._right, sources.right)
+        excess -= mixture
+        cv2.accumulateProduct(excess, cv2.merge([share] * 3), mixture)
+        # The one that rounds, and saturates what the cubic overshoots, in a single pass.
+        mixed: Frame = cv2.addWeighted(mixture, 1.0, mixture, 0.0, 0.0, dtype=self._depth)
+        return mixed
+
+    def _resample(self, frame: motion.Floats, points: Field) -> motion.Floats:
+        """The frame at the points, at full resolution."""
+        full = cv2.resize((points + np.float32(0.5)) * self._scale - np.float32(0.5), self._size)
+        resampled: motion.Floats = cv2.remap(frame, full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        return resampled
 
 
-def _resample(frame: Frame, points: Field) -> motion.Floats:
-    """The frame at the grid's points, at full resolution, float32."""
-    height, width = frame.shape[:2]
-    scale = np.array([width / points.shape[1], height / points.shape[0]], np.float32)
-    full = cv2.resize((points + np.float32(0.5)) * scale - np.float32(0.5), (width, height))
-    resampled = cv2.remap(frame, full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    floats: motion.Floats = resampled.astype(np.float32)
-    return floats
+def _frames(left: Frame, right: Frame, path: _Path, points: Field, count: int) -> Iterator[Frame]:
+    """What is between two frames, on a path that is looked at in these points."""
+    mixer = _Mixer(left, right, path.grid_size)
+    for index in range(1, count + 1):
+        yield mixer.mix(path.sources(index, points))
