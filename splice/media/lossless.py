@@ -1,8 +1,8 @@
 """RGB pictures on their way from machine to machine: FFV1 in Matroska, every frame a keyframe, bit for bit.
 
-PyAV reads them on a machine with a GPU, too: decord 0.6, which decodes into tensors, knows no more than 8 bits a channel
-(16-bit pictures came out up to 3 levels of 255 off), has no wheel for ARM, and took 14 to 25% more CPU for the same
-8-bit pictures (2 x 40 of 1280x720: 5.8 s against 5.1 s). Models take arrays, and make their own tensors of them.
+PyAV reads them on a machine with a GPU, too: decord 0.6, which decodes into tensors, knows no more than 8 bits a
+channel (16-bit pictures came out up to 3 levels of 255 off), has no wheel for ARM, and took 14 to 25% more CPU for the
+same 8-bit pictures (2 x 40 of 1280x720: 5.8 s against 5.1 s). Models take arrays, and make their own tensors of them.
 """
 
 from __future__ import annotations
