@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,14 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     ArtifactFilterType,
+    DeploymentFilter,
+    DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.flows import Flow
+from prefect.schedules import Interval
 from prefect.states import State
 
 from flows.timelapse_batch import timelapse_batch
@@ -232,10 +237,10 @@ def test_the_summary_counts_and_names_what_failed() -> None:
     )
 
 
-def deploy(name: str, **more: Any) -> str:
-    joining = Flow.from_source(str(ROOT), entrypoint="flows/join_clips.py:join_clips")
-    joining.deploy(name, work_pool_name=POOL, build=False, ignore_warnings=True, print_next_steps=False, **more)  # type: ignore[union-attr]
-    return f"join-clips/{name}"
+def deploy(name: str, entrypoint: str = "flows/join_clips.py:join_clips", **more: Any) -> str:
+    flow: Flow[..., Any] = Flow.from_source(str(ROOT), entrypoint=entrypoint)  # type: ignore[assignment]
+    flow.deploy(name, work_pool_name=POOL, build=False, ignore_warnings=True, print_next_steps=False, **more)
+    return f"{flow.name}/{name}"
 
 
 @pytest.fixture(scope="module")
@@ -414,6 +419,27 @@ def test_a_file_that_grows_behind_the_clocks_back_holds_its_batch_up(deployment:
         writer.kill()
         writer.wait()
     assert outcomes(state) == {"estuary": "skipped: still being written"} and children(state) == []
+
+
+def test_a_schedule_starts_a_run_over_its_source(deployment: str, tmp_path: Path) -> None:
+    source = write_batch(tmp_path / "in" / "lake", "a.mp4", "b.mp4").parent
+    settings = {"model": "crossfade", "gap_frame_count": 5, "output_base_dir": str(tmp_path / "out")}
+    soon = Interval(
+        timedelta(days=1),
+        anchor_date=datetime.now(UTC) + timedelta(seconds=15),
+        parameters={"source": str(source), "deployment": deployment, "settings": settings},
+    )
+    name = deploy("soon", "flows/timelapse_batch.py:timelapse_batch", schedules=[soon])
+    with get_client(sync_client=True) as client:
+        own = DeploymentFilter(id=DeploymentFilterId(any_=[client.read_deployment_by_name(name).id]))
+        for _ in range(180):
+            ended = [run for run in client.read_flow_runs(deployment_filter=own) if run.state and run.state.is_final()]
+            if ended:
+                break
+            time.sleep(1)
+    (run,) = ended
+    assert "auto-scheduled" in run.tags
+    assert str(run.state.message).startswith("1 done")  # type: ignore[union-attr]
 
 
 def test_prefixes_in_s3_are_batches_like_folders(
