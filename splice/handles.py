@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -80,22 +80,28 @@ def write_handles(timeline: Timeline, transition: Transition, path: Path) -> Non
     write_lossless(_pictures(guide), path, guide.rate, handles.model_dump_json())
 
 
-def read_handles(path: Path) -> tuple[Guide, Handles]:
-    """What ``write_handles`` wrote, bit for bit. Raises MediaError where the file is missing, damaged or foreign."""
+def read_handles(path: Path, *, as_tensor: bool = False) -> tuple[Guide, Handles]:
+    """What ``write_handles`` wrote, bit for bit. Raises MediaError where the file is missing, damaged or foreign.
+
+    as_tensor: for a model that works on tensors. The guide's arrays are then views of one torch tensor, and
+    ``torch.from_numpy`` gives its parts back without a copy, wherever decord can read the file.
+    """
     video = open_lossless(path)
     handles = _parse(video, Handles)
-    counts = (handles.left_frames, handles.right_frames, handles.replaced_frames)
-    pictures = list(video.read(sum(counts)))
+    left, right, replaced = handles.left_frames, handles.right_frames, handles.replaced_frames
+    count = left + right + replaced
+    if as_tensor and video.suits_tensors:
+        pictures = video.read_tensor(count).numpy()
+    else:
+        pictures = np.stack(list(video.read(count)))
     if _digest(pictures) != handles.pixels_sha256:
         raise MediaError(f"{path}: its frames are not those that were written; {ANEW}")
-    drawn = iter(pictures)
-    left, right, replaced = (list(islice(drawn, count)) for count in counts)
     return Guide(
-        left=np.stack(left),
-        right=np.stack(right),
+        left=pictures[:left],
+        right=pictures[left : left + right],
         gap_frames=handles.gap_frames,
         rate=handles.rate,
-        replaced=np.stack(replaced) if replaced else None,
+        replaced=pictures[left + right :] if replaced else None,
     ), handles
 
 
@@ -109,7 +115,7 @@ def render_handles(path: Path, window: Path, model: TransitionModel) -> Window:
     Raises GenerationError: the model is another one than was planned with, or breaks its promise; MediaError as
     ``read_handles`` does.
     """
-    guide, handles = read_handles(path)
+    guide, handles = read_handles(path, as_tensor=model.spec.takes_tensors)
     asked, here = (handles.model, handles.revision), (model.spec.name, model.spec.revision)
     if asked != here:
         raise GenerationError(

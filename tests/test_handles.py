@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from splice.errors import GenerationError, MediaError
 from splice.guide import read_guide
@@ -49,6 +50,12 @@ class Styled(Noise):
     """Takes LoRA weights."""
 
     spec = replace(Noise.spec, overrides=frozenset({"additional_loras"}))
+
+
+class OfTensors(Noise):
+    """Works on torch tensors, as the diffusion models do."""
+
+    spec = replace(Noise.spec, name="of_tensors", takes_tensors=True)
 
 
 class Planned(Noise):
@@ -98,7 +105,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Path]]:
 @pytest.mark.parametrize("bits", [8, 10])
 @pytest.mark.parametrize("replace_mode", [False, True])
 @pytest.mark.parametrize(
-    "model", [find_model("crossfade"), find_model("flow_morph"), Noise()], ids=lambda m: m.spec.name
+    "model", [find_model("crossfade"), find_model("flow_morph"), Noise(), OfTensors()], ids=lambda m: m.spec.name
 )
 def test_the_frames_are_those_of_one_process(
     clips: dict[int, list[Path]], tmp_path: Path, bits: int, replace_mode: bool, model: TransitionModel
@@ -117,13 +124,16 @@ def test_the_frames_are_those_of_one_process(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["handles.mkv", "window.mkv"]
 
 
+@pytest.mark.parametrize("as_tensor", [False, True])
 @pytest.mark.parametrize("bits", [8, 10])
-def test_handles_hold_all_that_a_model_is_given(clips: dict[int, list[Path]], tmp_path: Path, bits: int) -> None:
+def test_handles_hold_all_that_a_model_is_given(
+    clips: dict[int, list[Path]], tmp_path: Path, bits: int, as_tensor: bool
+) -> None:
     parameters = {"seed": 2**40 + 1, "per_join_settings": [{"negative_prompt": "ünruhig"}]}
     timeline = plan(clips[bits], Noise(), context_frame_count=9, **parameters)
     (transition,) = timeline.transitions
     write_handles(timeline, transition, tmp_path / "handles.mkv")
-    guide, handles = read_handles(tmp_path / "handles.mkv")
+    guide, handles = read_handles(tmp_path / "handles.mkv", as_tensor=as_tensor)
     shown = read_guide(timeline, transition)
     assert guide.left.dtype == shown.left.dtype == (np.uint8 if bits == 8 else np.uint16)
     np.testing.assert_array_equal(guide.left, shown.left)
@@ -143,6 +153,33 @@ def test_any_picture_is_read_back_to_the_bit(tmp_path: Path, dtype: Any, size: t
     video = open_lossless(path)
     assert (video.shape, video.dtype, video.note) == ((*size, 3), np.dtype(dtype), "a note")
     np.testing.assert_array_equal(np.stack(list(video.read(5))), pictures)
+
+
+@pytest.mark.parametrize("size", [(33, 17), (17, 34), (108, 192), (270, 479)])
+def test_decord_reads_the_same_bits_into_a_tensor(tmp_path: Path, size: tuple[int, int]) -> None:
+    pictures = np.random.default_rng(3).integers(0, 256, (5, *size, 3)).astype(np.uint8)
+    write_lossless(pictures, tmp_path / "noise.mkv", Fraction(30000, 1001), "a note")
+    video = open_lossless(tmp_path / "noise.mkv")
+    assert video.suits_tensors
+    tensor = video.read_tensor(5)
+    assert isinstance(tensor, torch.Tensor) and tensor.dtype == torch.uint8
+    np.testing.assert_array_equal(tensor.numpy(), pictures)
+    with pytest.raises(MediaError, match=r"noise\.mkv: holds 5 frames, needed are 6"):
+        video.read_tensor(6)
+
+
+def test_a_model_of_tensors_gets_them_without_a_copy(clips: dict[int, list[Path]], tmp_path: Path) -> None:
+    timeline = plan(clips[8], OfTensors())
+    write_handles(timeline, timeline.transitions[0], tmp_path / "handles.mkv")
+    guide, _ = read_handles(tmp_path / "handles.mkv", as_tensor=True)
+    whole = guide.left.base
+    assert whole is not None and guide.right.base is whole
+    assert torch.from_numpy(guide.left).data_ptr() == torch.from_numpy(whole).data_ptr()
+
+
+def test_pictures_that_decord_would_round_are_read_by_pyav(tmp_path: Path) -> None:
+    write_lossless(np.full((2, 36, 64, 3), 257, np.uint16), tmp_path / "deep.mkv", Fraction(30), "a note")
+    assert not open_lossless(tmp_path / "deep.mkv").suits_tensors
 
 
 def cut(path: Path) -> None:
@@ -175,13 +212,16 @@ def replace_by_the_other_kind(path: Path) -> None:
 DAMAGES = [cut, empty, delete, replace_by_a_clip, replace_by_the_other_kind]
 
 
+@pytest.mark.parametrize("model", [Noise(), OfTensors()], ids=lambda m: m.spec.name)
 @pytest.mark.parametrize("damage", [*DAMAGES, flip_a_bit])
-def test_spoilt_handles_are_told(clips: dict[int, list[Path]], tmp_path: Path, damage: Any) -> None:
-    timeline = plan(clips[8], Noise())
-    through_files(timeline, timeline.transitions[0], Noise(), tmp_path)
+def test_spoilt_handles_are_told(
+    clips: dict[int, list[Path]], tmp_path: Path, damage: Any, model: TransitionModel
+) -> None:
+    timeline = plan(clips[8], model)
+    through_files(timeline, timeline.transitions[0], model, tmp_path)
     damage(tmp_path / "handles.mkv")
     with pytest.raises(MediaError, match=r"handles\.mkv.*delete it and run the same command with the same run_id"):
-        render_handles(tmp_path / "handles.mkv", tmp_path / "again.mkv", Noise())
+        render_handles(tmp_path / "handles.mkv", tmp_path / "again.mkv", model)
     assert not (tmp_path / "again.mkv").exists()
 
 

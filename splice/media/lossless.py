@@ -1,8 +1,8 @@
 """RGB pictures on their way from machine to machine: FFV1 in Matroska, every frame a keyframe, bit for bit.
 
-PyAV reads them on a machine with a GPU, too: decord 0.6, which decodes into tensors, knows no more than 8 bits a
-channel (16-bit pictures came out up to 3 levels of 255 off), has no wheel for ARM, and took 14 to 25% more CPU for the
-same 8-bit pictures (2 x 40 of 1280x720: 5.8 s against 5.1 s). Models take arrays, and make their own tensors of them.
+They are read as arrays by PyAV or, for a model that works on tensors, as a torch tensor by decord. decord 0.6 knows no
+more than 8 bits a channel (16-bit pictures came out up to 3 levels of 255 off) and has no wheel for ARM: what it can't
+read, PyAV reads. The pixels are the same.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -23,6 +24,9 @@ from splice.errors import MediaError, RequestError
 from splice.media.atomic import atomic_output
 from splice.media.container import open_local, video_stream
 from splice.models.protocol import Frame
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TAG = "JOIN_CLIPS"
 
@@ -59,6 +63,27 @@ class LosslessVideo:
             ) from error
         if shown != count:
             raise MediaError(f"{self.path}: holds {shown} frames, needed are {count}; {ANEW}")
+
+    @property
+    def suits_tensors(self) -> bool:
+        """Whether ``read_tensor`` reads it here: 8 bits, and decord is installed."""
+        return self.dtype == np.uint8 and find_spec("decord") is not None
+
+    def read_tensor(self, count: int) -> Tensor:
+        """All its pictures in one tensor: (count, H, W, 3), uint8, RGB. Raises MediaError as ``read`` does."""
+        from decord import DECORDError, VideoReader
+        from decord.bridge import use_torch
+
+        try:
+            reader = VideoReader(str(self.path))
+            shown = len(reader)
+            if shown == count:
+                with use_torch():
+                    return reader.get_batch(range(count))
+        except (DECORDError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise MediaError(f"{self.path}: can't be decoded ({reason}); {ANEW}") from error
+        raise MediaError(f"{self.path}: holds {shown} frames, needed are {count}; {ANEW}")
 
 
 ANEW = "delete it and run the same command with the same run_id: it is made anew"

@@ -39,6 +39,7 @@ class ModelSpec:
         is refused.
     step_multiple: num_inference_steps must be a multiple of it.
     reads_seed: another seed makes other frames, so that it is worth trying again.
+    takes_tensors: it works on torch tensors: its handles are read as such where they can be.
     loras: (file, digest) of those additional_loras that the machine which planned the run can read.
     """
 
@@ -50,6 +51,7 @@ class ModelSpec:
     overrides: frozenset[str] = frozenset()
     step_multiple: int = 1
     reads_seed: bool = True
+    takes_tensors: bool = False
     loras: tuple[tuple[str, str], ...] = ()
 
 

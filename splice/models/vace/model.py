@@ -59,6 +59,7 @@ class Vace:
             window=WindowRule(4, self._preset.max_window),
             overrides=OVERRIDES,
             step_multiple=max(1, len(self._preset.phases)),
+            takes_tensors=True,
         )
 
     def require(self) -> None:
