@@ -30,6 +30,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev $(VENV)/.footage $(VENV)/.more_footage debian
 	$(BIN)/python -m bench.controls
 	$(BIN)/python -m bench.transitions
+	$(BIN)/python -m bench.pictures
 	$(BIN)/python -m bench.ends
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.splice
