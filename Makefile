@@ -20,7 +20,7 @@ demo: $(VENV)/.core $(VENV)/.footage
 	@$(BIN)/python -m bench.demo
 
 test: check $(VENV)/.footage debian
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

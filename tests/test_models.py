@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from bench.footage import BIKES, SHOTS, Shot, hold_out, read_frames
+from bench.footage import BIG_BUCK_BUNNY, BIKES, SHOTS, Shot, hold_out, read_frames
 from bench.transitions import HardCut, psnr_db, ssim
 from splice.errors import RequestError
 from splice.models import find_model
 from splice.models.crossfade import Crossfade
-from splice.models.flow_morph import FlowMorph
+from splice.models.flow_morph import DISSOLVE_MARGIN, FlowMorph
 from splice.models.protocol import Frame, Guide, ModelSettings, TransitionModel
 
 SETTINGS = ModelSettings(prompt="", negative_prompt="", seed=0)
@@ -90,7 +90,19 @@ def test_the_method_is_chosen_by_score_among_those_that_can_be_tried() -> None:
         notes = notes_of(shot)
         scores = {name.removesuffix(" score"): score for name, score in notes.items() if name.endswith(" score")}
         assert notes["relatedness"] < 0.15 if shot.cut else notes["relatedness"] > 0.3
-        assert notes["method"] == ("dissolve" if shot.cut else min(scores, key=lambda name: scores[name]))
+        if shot.cut:
+            assert notes["method"] == "dissolve"
+        else:
+            scores["dissolve"] += DISSOLVE_MARGIN
+            assert notes["method"] == min(scores, key=lambda name: scores[name])
+
+
+@pytest.mark.parametrize(("start", "gap"), [(84, 12), (8, 9), (100, 9)])
+def test_a_dissolve_that_scores_about_as_well_is_not_taken(start: int, gap: int) -> None:
+    """It is the blurred one, and further from the truth."""
+    shot = Shot("Big Buck Bunny", BIG_BUCK_BUNNY, start, gap)
+    psnr, similarity = zip(quality_of("chosen", shot), quality_of("dissolve", shot), strict=True)
+    assert psnr[0] > psnr[1] + 0.1 and similarity[0] > similarity[1]
 
 
 def test_of_the_methods_the_chosen_one_is_nearest_to_the_truth_on_average() -> None:
