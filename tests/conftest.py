@@ -9,19 +9,25 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+from prefect.settings.legacy import Setting
 
 from tests.footage import make_clip
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Torch's further threads wait by spinning, and take the cores from whatever runs beside.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)
@@ -55,14 +61,26 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     try:
         server = PrefectServer(f"http://127.0.0.1:{port}/api", home / "storage")
         _wait_until_healthy(server.api_url, process, home / "server.log")
-        with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_LOCAL_STORAGE_PATH: server.storage}):
+        with talking_to({PREFECT_API_URL: server.api_url, PREFECT_LOCAL_STORAGE_PATH: server.storage}):
             yield server
-            # What this process has to tell the server must arrive while the server lives.
-            APILogWorker.drain_all(timeout=10)
-            EventsWorker.drain_all(timeout=10)
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+@contextmanager
+def talking_to(server: Mapping[Setting, Any]) -> Iterator[None]:
+    """Lets this process talk to a server, by Prefect's settings, for as long as the block runs."""
+    _tell_all()
+    with temporary_settings(server):
+        yield
+        _tell_all()
+
+
+def _tell_all() -> None:
+    """What is to be told arrives while the server lives; those who told it would go on to talk to the same one."""
+    APILogWorker.drain_all(timeout=10)
+    EventsWorker.drain_all(timeout=10)
 
 
 def _wait_until_healthy(api_url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -27,14 +27,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling, Pending
 from prefect_aws import AwsCredentials, S3Bucket
 from typer.testing import CliRunner
 
 from deployments import clean_up, fleet
 from deployments.bootstrap import RUNNING, TAG, automations, bootstrap, ensure_automation
-from tests.conftest import ROOT
+from tests.conftest import ROOT, talking_to
 from tests.postgres import run_postgres
 
 DEPLOYMENTS = {
@@ -73,7 +73,7 @@ def run_fleet(folder: Path, database_url: str) -> Iterator[Fleet]:
     try:
         said = run(*command, environment=environment)
         api_url = f"http://127.0.0.1:{environment['PREFECT_SERVER_API_PORT']}/api"
-        with temporary_settings({PREFECT_API_URL: api_url}):
+        with talking_to({PREFECT_API_URL: api_url}):
             yield Fleet(folder, results, api_url, environment, said)
     finally:
         run("deployments.fleet", "down", "--folder", str(folder), environment=environment)
