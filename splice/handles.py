@@ -83,8 +83,8 @@ def write_handles(timeline: Timeline, transition: Transition, path: Path) -> Non
 def read_handles(path: Path, *, as_tensor: bool = False) -> tuple[Guide, Handles]:
     """What ``write_handles`` wrote, bit for bit. Raises MediaError where the file is missing, damaged or foreign.
 
-    as_tensor: for a model that works on tensors. The guide's arrays are then views of one torch tensor, and
-    ``torch.from_numpy`` gives its parts back without a copy, wherever decord can read the file.
+    as_tensor: for a model that works on tensors. The guide's arrays are then views of one torch tensor, wherever
+    decord can read the file.
     """
     video = open_lossless(path)
     handles = _parse(video, Handles)

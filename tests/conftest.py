@@ -17,6 +17,7 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
+from hypothesis import settings
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
@@ -25,6 +26,10 @@ from prefect.settings.legacy import Setting
 from tests.footage import make_clip
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A time limit for each example says nothing on a busy machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Torch's further threads wait by spinning, and take the cores from whatever runs beside.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -31,7 +31,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the program, as the worker's machine has it."""
     folder = tmp_path_factory.mktemp("checkout")
     for room in ("flows", "tasks", "splice"):
-        shutil.copytree(ROOT / room, folder / room)
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 

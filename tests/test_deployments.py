@@ -337,7 +337,10 @@ def test_every_entrypoint_loads_from_what_the_images_hold(tmp_path: Path) -> Non
     for name in copied[0]:
         assert f"!{name}" in let_through
         source, target = ROOT / name, tmp_path / name
-        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
     entrypoints = [each["entrypoint"] for each in DEPLOYMENTS.values()]
     program = (
         "import sys; from prefect.flows import load_flow_from_entrypoint as load; import deployments.bootstrap; "

@@ -12,12 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from splice.errors import GenerationError, MediaError
 from splice.guide import read_guide
 from splice.handles import lay_window, read_handles, render_handles, write_handles
-from splice.media import open_lossless, probe_clip, write_lossless
+from splice.media import LosslessVideo, open_lossless, probe_clip, write_lossless
 from splice.models import find_model, registry
 from splice.models.loaded import loaded_model
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering, TransitionModel, WindowRule
@@ -155,8 +154,9 @@ def test_any_picture_is_read_back_to_the_bit(tmp_path: Path, dtype: Any, size: t
     np.testing.assert_array_equal(np.stack(list(video.read(5))), pictures)
 
 
-@pytest.mark.parametrize("size", [(33, 17), (17, 34), (108, 192), (270, 479)])
+@pytest.mark.parametrize("size", [(33, 73), (17, 96), (108, 192), (270, 479)])
 def test_decord_reads_the_same_bits_into_a_tensor(tmp_path: Path, size: tuple[int, int]) -> None:
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("decord")
     pictures = np.random.default_rng(3).integers(0, 256, (5, *size, 3)).astype(np.uint8)
     write_lossless(pictures, tmp_path / "noise.mkv", Fraction(30000, 1001), "a note")
     video = open_lossless(tmp_path / "noise.mkv")
@@ -168,18 +168,32 @@ def test_decord_reads_the_same_bits_into_a_tensor(tmp_path: Path, size: tuple[in
         video.read_tensor(6)
 
 
-def test_a_model_of_tensors_gets_them_without_a_copy(clips: dict[int, list[Path]], tmp_path: Path) -> None:
-    timeline = plan(clips[8], OfTensors())
-    write_handles(timeline, timeline.transitions[0], tmp_path / "handles.mkv")
-    guide, _ = read_handles(tmp_path / "handles.mkv", as_tensor=True)
-    whole = guide.left.base
-    assert whole is not None and guide.right.base is whole
-    assert torch.from_numpy(guide.left).data_ptr() == torch.from_numpy(whole).data_ptr()
+def test_a_model_of_tensors_gets_them_by_decord_alone(
+    clips: dict[int, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("decord")
+
+    def refuse(video: LosslessVideo, count: int) -> Iterator[Frame]:
+        raise AssertionError("read by PyAV")
+
+    monkeypatch.setattr(LosslessVideo, "read", refuse)
+    for model in (OfTensors(), Noise()):
+        timeline = plan(clips[8], model)
+        write_handles(timeline, timeline.transitions[0], tmp_path / "handles.mkv")
+        if model.spec.takes_tensors:
+            assert render_handles(tmp_path / "handles.mkv", tmp_path / "window.mkv", model).frames
+        else:
+            with pytest.raises(AssertionError, match="read by PyAV"):
+                render_handles(tmp_path / "handles.mkv", tmp_path / "window.mkv", model)
 
 
-def test_pictures_that_decord_would_round_are_read_by_pyav(tmp_path: Path) -> None:
-    write_lossless(np.full((2, 36, 64, 3), 257, np.uint16), tmp_path / "deep.mkv", Fraction(30), "a note")
-    assert not open_lossless(tmp_path / "deep.mkv").suits_tensors
+@pytest.mark.parametrize(
+    ("size", "dtype"), [((36, 96), np.uint16), ((2, 2), np.uint8), ((27, 48), np.uint8), ((40, 72), np.uint8)]
+)
+def test_pictures_that_decord_would_spoil_are_read_by_pyav(tmp_path: Path, size: tuple[int, int], dtype: Any) -> None:
+    shape = (2, *size, 3)
+    write_lossless(np.full(shape, np.iinfo(dtype).max // 2, dtype), tmp_path / "odd.mkv", Fraction(30), "a note")
+    assert not open_lossless(tmp_path / "odd.mkv").suits_tensors
 
 
 def cut(path: Path) -> None:

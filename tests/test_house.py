@@ -16,6 +16,7 @@ FORBIDDEN = [
     ("splice/new.py", "import av\n"),
     ("splice/new.py", "import torch\n"),
     ("splice/models/new.py", "from diffusers import WanVACEPipeline\n"),
+    ("splice/media/new.py", "import decord\n"),
     ("splice/media/new.py", "from prefect import task\n"),
     ("tasks/new.py", "from flows.join_clips import join_clips\n"),
     ("tasks/new.py", "import av\n"),
@@ -43,7 +44,7 @@ def test_the_core_imports_without_prefect_torch_or_diffusers() -> None:
     program = (
         "import sys; import splice.plan, splice.media, splice.transition, splice.report, splice.contact_sheet; "
         "from splice.models import find_model; find_model('flow_morph'); "
-        "print(sorted({'prefect', 'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+        "print(sorted({'prefect', 'torch', 'decord', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

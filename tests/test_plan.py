@@ -38,7 +38,7 @@ from splice.types import (
 )
 
 # Time is no matter: other work may hold the machine.
-many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 
 BT709 = ColorTags("bt709", "bt709", "bt709", full_range=False)
 PQ = ColorTags("bt2020nc", "bt2020", "smpte2084", full_range=False)

@@ -423,7 +423,7 @@ def test_quantised_sound_survives_24_bit_flac() -> None:
 SIZES = st.lists(st.integers(1, 20_000), min_size=1, max_size=4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SIZES, SIZES)
 def test_music_under_a_result_does_not_depend_on_blocks(block_sizes: list[int], music_sizes: list[int]) -> None:
     result, music = noise(1, 40_001) * 4, noise(2, 30_000) * 4
@@ -478,7 +478,7 @@ def test_streams_are_read_as_they_are_needed() -> None:
             given_out += block.shape[1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SIZES)
 def test_looped_music_does_not_depend_on_blocks(sizes: list[int]) -> None:
     music = pink(1, 10_000)
@@ -514,7 +514,7 @@ def test_looping_needs_samples_and_no_fade() -> None:
     np.testing.assert_array_equal(twice[:, :FADE], noise(1, 2 * FADE)[:, :FADE])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SIZES, st.sampled_from([0, 1, 500, 960, 20_000, 35_001]))
 def test_fading_out_does_not_depend_on_blocks(sizes: list[int], total: int) -> None:
     sound = list(faded_out(in_blocks(noise(1, 30_000), sizes), total, FADE))

@@ -426,17 +426,18 @@ def test_a_schedule_starts_a_run_over_its_source(deployment: str, tmp_path: Path
     settings = {"model": "crossfade", "gap_frame_count": 5, "output_base_dir": str(tmp_path / "out")}
     soon = Interval(
         timedelta(days=1),
-        anchor_date=datetime.now(UTC) + timedelta(seconds=15),
+        anchor_date=datetime.now(UTC) + timedelta(seconds=40),
         parameters={"source": str(source), "deployment": deployment, "settings": settings},
     )
     name = deploy("soon", "flows/timelapse_batch.py:timelapse_batch", schedules=[soon])
     with get_client(sync_client=True) as client:
         own = DeploymentFilter(id=DeploymentFilterId(any_=[client.read_deployment_by_name(name).id]))
-        for _ in range(180):
+        for _ in range(240):
             ended = [run for run in client.read_flow_runs(deployment_filter=own) if run.state and run.state.is_final()]
             if ended:
                 break
             time.sleep(1)
+    assert ended, "no scheduled run ended"
     (run,) = ended
     assert "auto-scheduled" in run.tags
     assert str(run.state.message).startswith("1 done")  # type: ignore[union-attr]

@@ -1,8 +1,9 @@
 """The embedded default: a motion-aware morph on any CPU, without weights.
 
-Method. The two frames at the seam are matched by optical flow, from two guesses of what the camera did in the gap
-(nothing; what it was doing on either side, extrapolated). Each match that hangs together, and a dissolve, are rendered
-small; the one whose seam scores best (``splice.quality``) is rendered in full.
+Method. The two frames at the seam are matched by optical flow, from up to two guesses of what the camera did in the
+gap: nothing and, where that leaves something unmatched, what it was doing on either side, extrapolated. Each match that
+hangs together, and a dissolve, are rendered small; the one whose seam scores best (``splice.quality``) is rendered in
+full, a dissolve only where it is clearly better.
 
 - Related sides are **morphed** along one path. The camera's share (an affine drift) moves on a cubic Hermite curve
   that leaves the left side and meets the right side at their own velocities; a pan that slows down keeps slowing
@@ -185,9 +186,10 @@ def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str,
     )
     # No more points than the small pictures have.
     size = left[-1].shape[1::-1]
+    grid = motion.positions(next(iter(variants.values())).path.grid_size)  # one for all
+    points = cv2.resize(grid, size, interpolation=cv2.INTER_AREA)
 
     def score(variant: _Variant) -> float:
-        points = cv2.resize(motion.positions(variant.path.grid_size), size, interpolation=cv2.INTER_AREA)
         made = _frames(left[-1], right[0], variant.path, points, guide.gap_frames)
         return score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames).total
 
