@@ -212,7 +212,7 @@ class _Measured:
         bend = turn = flicker = np.nan
         if before.step is not None and before.flow is not None and before.before is not None:
             bend = _mean(self.step - before.step)
-            turn = float(cv2.magnitude(*cv2.split(self.flow - before.flow)).mean())
+            turn = float(motion.length(self.flow - before.flow).mean())
             flicker = abs(self.brightness - 2 * before.brightness + before.before.brightness)
         return (
             _mean(self.step),

@@ -39,26 +39,28 @@ import numpy as np
 from splice.models import motion
 from splice.models.motion import Drift, Field, Match, Plane, Velocity
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering
-from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
+from splice.quality import FEWEST_NEIGHBOURS, score_seam
 
-MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
+SCORED_SIDE = 160  # pixels of the longer side of the pictures that variants are scored on: 320 chooses as well
 CONTEXT_FRAMES = motion.VELOCITY_PAIRS + motion.BASELINE_FRAMES
 BESIDE_FRAMES = 5  # of each side that say what is normal, when variants are scored: more cost time, choose the same
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, at least 0.44 within the shots
-DISSOLVE_MARGIN = 1.0  # of the score: small pictures hide the blur of a dissolve, which is the worse one where they tie
-GUESS_PIXELS = 4.0  # on the grid; what moves by less is found without a guess
+MOST_FROZEN = 2.0  # of the score: in small dark pictures what moves by less than a level stands, the whole gap long
+DISSOLVE_MARGIN = 1.5  # of the score: small pictures hide the blur of a dissolve, which is the worse one where they tie
+GUESS_PIXELS = 2.0  # on the grid; what moves by less is found without a guess
 FOUND = 0.9  # relatedness from which a guess finds nothing better: in 67 of 68 such spans the two matches were one
 GUESS_MARGIN = 0.02  # of relatedness: matches that differ by less are one
 SWING_FRAMES = 10.0  # what has a place to go to eases out of its own velocity within about that long
 SWING_SHARE = 0.2  # of the gap at most: the two ends' own velocities are not to meet in the middle
 DRIFT_FRAMES = 5.0  # what has none goes on for about that long: more tears it, less freezes it
-DRIFT_BLUR = 12.0  # grid pixels; without a match at the far end steep velocities fold and tear the picture
+DRIFT_BLUR = 6.0  # grid pixels; without a match at the far end steep velocities fold and tear the picture
 TANGENT_LIMIT = 3.0  # Fritsch & Carlson: a Hermite curve with steeper tangents overshoots
-FLOW_BLUR = 4.0  # grid pixels; half a DIS patch: nothing finer was seen by the flow, nor by its trust
+FLOW_BLUR = 4.0  # matched pixels; half a DIS patch: nothing finer was seen by the flow, nor by its trust
 DOUBTED, TRUSTED = 0.1, 0.6  # blurred trust below which a path is dropped, and above which it is followed
 INVERSION_STEPS = 2  # of a fixed point that contracts fast: paths are smooth
-EDGE_FEATHER = 6.0  # grid pixels over which a side that has left the picture hands over to the other
+EDGE_FEATHER = 3.0  # grid pixels over which a side that has left the picture hands over to the other
 LAST_RESORT = 1e-3  # share of a side outside of its picture, so that the shares can be normalised
+STRIPS = 8  # of a frame, so that what is between its steps stays in the cache
 
 DEPTHS = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}
 
@@ -66,7 +68,7 @@ DEPTHS = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}
 class FlowMorph:
     """Morphs what the two sides share along its motion and dissolves the rest; renders the gap alone."""
 
-    spec = ModelSpec(name="flow_morph", revision="4", renders_context=False, reads_seed=False)
+    spec = ModelSpec(name="flow_morph", revision="5", renders_context=False, reads_seed=False)
 
     def __init__(self, method: str = "") -> None:
         """method: what to render wherever it can be tried, rather than what scores best; for comparison."""
@@ -77,15 +79,10 @@ class FlowMorph:
 
         Reads no settings. Notes: ``relatedness`` (0..1, see ``Match``), ``method``: "morph", "extrapolate and
         morph" (from a match that supposes the camera went on as it did) or "dissolve"; and the seam score of each that
-        was tried. The best one is rendered, a dissolve only if it is better by DISSOLVE_MARGIN; where the context is
-        too short to score, the best related.
+        was tried, in small pictures, with MOST_FROZEN at most for frozen frames. The best one is rendered, a dissolve
+        only if it is better by DISSOLVE_MARGIN; where the context is too short to score, the best related.
         """
-        size = motion.grid_size(guide.left[-1], _match_side(guide))
-        velocities = (
-            motion.measure_velocity(guide.left[-CONTEXT_FRAMES:], size),
-            motion.measure_velocity(guide.right[:CONTEXT_FRAMES], size),
-        )
-        variants = _plan_variants(guide, size, velocities)
+        variants = _plan_variants(guide)
         scores = {} if self._method else _score_variants(guide, variants)
         method = _best(scores) if scores else next(iter(variants))
         method = self._method if self._method in variants else method
@@ -103,10 +100,11 @@ def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[F
     times: 0 <= time < 1, from left to right; at 0 it is ``left`` itself. Everything moves straight and evenly along the
     flow between the two, and dissolves where that can't be trusted.
     """
-    size = motion.grid_size(left, min(MATCH_LONG_SIDE, max(left.shape[:2])))
-    found = motion.match(motion.to_grey(left, size), motion.to_grey(right, size), np.zeros((3, 3)))
-    sides = ((found.forward, found.forward_trust), (found.backward, found.backward_trust))
+    found = motion.match(left, right, np.zeros((3, 3)))
+    blur = FLOW_BLUR * found.fineness
+    sides = ((found.forward, found.forward_trust, blur), (found.backward, found.backward_trust, blur))
     forward, backward = (target * followed for target, followed in (_places(*side) for side in sides))
+    size = motion.grid_size(left)
     grid, mixer = motion.positions(size), _Mixer(left, right, size)
     for time in times:
         if time == 0:
@@ -139,12 +137,6 @@ class _Path(Protocol):
         ...
 
 
-def _match_side(guide: Guide) -> int:
-    """No finer than the footage, no coarser than the grid that velocities are measured on."""
-    own_side: int = max(guide.left[-1].shape[:2])
-    return max(motion.VELOCITY_LONG_SIDE, min(MATCH_LONG_SIDE, own_side))
-
-
 @dataclass(frozen=True)
 class _Variant:
     """One way to fill the gap. relatedness: of the match that it relies on, or that there is in spite of it."""
@@ -153,27 +145,32 @@ class _Variant:
     relatedness: float
 
 
-def _plan_variants(guide: Guide, size: tuple[int, int], velocities: tuple[Velocity, Velocity]) -> dict[str, _Variant]:
+def _plan_variants(guide: Guide) -> dict[str, _Variant]:
     """Those that may be tried, the best related first; a dissolve always, a morph only of sides that are related."""
-    left, right = motion.to_grey(guide.left[-1], size), motion.to_grey(guide.right[0], size)
+    left, right = guide.left[-1], guide.right[0]
+    with ThreadPoolExecutor(2) as threads:
+        sides = (guide.left[-CONTEXT_FRAMES:], guide.right[:CONTEXT_FRAMES])
+        before, after = threads.map(motion.measure_velocity, sides)
     steps = guide.gap_frames + 1
+    size = motion.grid_size(left)
     still = motion.match(left, right, np.zeros((3, 3)))
     matches = [("morph", still)]
-    guess = (velocities[0].drift + velocities[1].drift) / 2 * steps
+    guess = (before.drift + after.drift) / 2 * steps
     if still.relatedness < FOUND and motion.root_mean_square(guess, motion.positions(size)) > GUESS_PIXELS:
         moving = motion.match(left, right, guess)
         if moving.relatedness > still.relatedness + GUESS_MARGIN:
             matches.insert(0, ("extrapolate and morph", moving))
         elif moving.relatedness < still.relatedness - GUESS_MARGIN:
             matches.append(("extrapolate and morph", moving))
-    own = _OwnMotion.of(velocities[0].local, velocities[0]), _OwnMotion.of(-velocities[1].local, velocities[1])
+    own = _OwnMotion.of(before.local, before), _OwnMotion.of(-after.local, after)
+    texture = motion.texture(motion.to_grey(left, size))
     variants = {
-        name: _Variant(_MorphPath.plan(found, velocities, own, left, steps), found.relatedness)
+        name: _Variant(_MorphPath.plan(found, (before, after), own, texture, steps), found.relatedness)
         for name, found in matches
         if found.relatedness >= RELATED
     }
     relatedness = max(found.relatedness for _, found in matches)
-    dissolve = _DissolvePath(velocities[0].drift, -velocities[1].drift, own[0].drift, own[1].drift, steps)
+    dissolve = _DissolvePath(before.drift, -after.drift, own[0].drift, own[1].drift, steps)
     return variants | {"dissolve": _Variant(dissolve, relatedness)}
 
 
@@ -191,7 +188,8 @@ def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str,
 
     def score(variant: _Variant) -> float:
         made = _frames(left[-1], right[0], variant.path, points, guide.gap_frames)
-        return score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames).total
+        scored = score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames)
+        return scored.total - max(0.0, scored.frozen - MOST_FROZEN)
 
     with ThreadPoolExecutor(len(variants)) as threads:
         return dict(zip(variants, threads.map(score, variants.values()), strict=True))
@@ -202,7 +200,8 @@ def _best(scores: Mapping[str, float]) -> str:
 
 
 def _small(frame: Frame) -> Frame:
-    small = shrink(frame)
+    size = motion.grid_size(frame, min(SCORED_SIDE, max(frame.shape[:2])))
+    small: Frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     return small if small.dtype == np.uint8 else cv2.convertScaleAbs(small, alpha=1 / 257)
 
 
@@ -238,9 +237,9 @@ class _LocalPath:
     drift: Field
 
     @classmethod
-    def plan(cls, residual: Field, trust: Plane, own: _OwnMotion, steps: int) -> _LocalPath:
-        """residual: flow to the other side without the camera."""
-        target, followed = _places(residual, trust)
+    def plan(cls, residual: Field, trust: Plane, blur: float, own: _OwnMotion, steps: int) -> _LocalPath:
+        """residual: flow to the other side without the camera. blur: grid pixels, as coarse as that flow is."""
+        target, followed = _places(residual, trust, blur)
         return cls(
             target=target * followed,
             swing=_significant(own.velocity - target / np.float32(steps), own.error) * followed,
@@ -278,20 +277,22 @@ class _MorphPath:
         found: Match,
         velocities: tuple[Velocity, Velocity],
         own: tuple[_OwnMotion, _OwnMotion],
-        left: motion.Grey,
+        texture: Plane,
         steps: int,
     ) -> _MorphPath:
         before, after = velocities
-        grid = motion.positions((left.shape[1], left.shape[0]))
-        camera = motion.fit_drift(found.forward, found.forward_trust * motion.texture(left))
+        grid = motion.positions(_size_of(texture))
+        camera = motion.fit_drift(found.forward, found.forward_trust * texture)
         there = np.eye(3) + camera
         back = np.linalg.inv(there) - np.eye(3)
+        ahead, behind = found.forward - motion.transform(camera, grid), found.backward - motion.transform(back, grid)
+        blur = FLOW_BLUR * found.fineness
         return cls(
             camera=camera,
             left_tangent=_tangent(before.drift, before.drift_error, camera, grid, steps),
             right_tangent=_tangent(after.drift @ there, after.drift_error, camera, grid, steps),
-            left=_LocalPath.plan(found.forward - motion.transform(camera, grid), found.forward_trust, own[0], steps),
-            right=_LocalPath.plan(found.backward - motion.transform(back, grid), found.backward_trust, own[1], steps),
+            left=_LocalPath.plan(ahead, found.forward_trust, blur, own[0], steps),
+            right=_LocalPath.plan(behind, found.backward_trust, blur, own[1], steps),
             steps=steps,
         )
 
@@ -351,15 +352,15 @@ def _saturating(frames: float, span: float) -> float:
     return span * (1.0 - math.exp(-frames / span))
 
 
-def _places(flow: Field, trust: Plane) -> tuple[Field, Field]:
+def _places(flow: Field, trust: Plane, blur: float) -> tuple[Field, Field]:
     """(where everything goes, 0..1 how far that is to be followed): blurred as the flow is coarse."""
-    support = motion.blur(trust, FLOW_BLUR)[..., None]
-    target = motion.blur(flow * trust[..., None], FLOW_BLUR) / (support + LAST_RESORT)
+    support = motion.blur(trust, blur)[..., None]
+    target = motion.blur(flow * trust[..., None], blur) / (support + LAST_RESORT)
     return target, motion.smoothstep(support, DOUBTED, TRUSTED)
 
 
 def _significant(field: Field, error: Plane) -> Field:
-    return field * motion.significance(np.linalg.norm(field, axis=-1), error)[..., None]
+    return field * motion.significance(motion.length(field), error)[..., None]
 
 
 def _tangent(velocity: Drift, error: float, camera: Drift, grid: Field, steps: int) -> Drift:
@@ -399,26 +400,33 @@ class _Mixer:
     def __init__(self, left: Frame, right: Frame, grid_size: tuple[int, int]) -> None:
         """grid_size: (width, height) of the grid whose positions the sources are."""
         self._left, self._right = left.astype(np.float32), right.astype(np.float32)
-        self._depth = DEPTHS[left.dtype]
+        self._dtype = left.dtype
         height, width = left.shape[:2]
         self._size = width, height
         self._scale = np.array([width / grid_size[0], height / grid_size[1]], np.float32)
 
     def mix(self, sources: _Sources) -> Frame:
         """One frame, in the dtype and size of the two."""
-        share = cv2.resize(sources.right_share, self._size)
-        mixture = self._resample(self._left, sources.left)
-        excess = self._resample(self._right, sources.right)
-        excess -= mixture
-        cv2.accumulateProduct(excess, cv2.merge([share] * 3), mixture)
-        # The one that rounds, and saturates what the cubic overshoots, in a single pass.
-        mixed: Frame = cv2.addWeighted(mixture, 1.0, mixture, 0.0, 0.0, dtype=self._depth)
+        right_share = cv2.resize(sources.right_share, self._size)
+        left, right = self._positions(sources.left), self._positions(sources.right)
+        mixed = np.empty(self._left.shape, self._dtype)
+        rows = math.ceil(len(mixed) / STRIPS)
+        for strip in (slice(row, row + rows) for row in range(0, len(mixed), rows)):
+            mixture, excess = self._resample(self._left, left[strip]), self._resample(self._right, right[strip])
+            excess -= mixture
+            cv2.accumulateProduct(excess, cv2.merge([right_share[strip]] * 3), mixture)
+            # The one that rounds, and saturates what the cubic overshoots, in a single pass.
+            cv2.addWeighted(mixture, 1.0, mixture, 0.0, 0.0, mixed[strip], DEPTHS[self._dtype])
         return mixed
 
-    def _resample(self, frame: motion.Floats, points: Field) -> motion.Floats:
-        """The frame at the points, at full resolution."""
-        full = cv2.resize((points + np.float32(0.5)) * self._scale - np.float32(0.5), self._size)
-        resampled: motion.Floats = cv2.remap(frame, full, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    def _positions(self, points: Field) -> Field:
+        """Grid positions as those of the frame's pixels, at full resolution."""
+        positions: Field = cv2.resize((points + np.float32(0.5)) * self._scale - np.float32(0.5), self._size)
+        return positions
+
+    @staticmethod
+    def _resample(frame: motion.Floats, positions: Field) -> motion.Floats:
+        resampled: motion.Floats = cv2.remap(frame, positions, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         return resampled
 
 

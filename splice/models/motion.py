@@ -1,7 +1,7 @@
 """Motion between pictures: dense optical flow, the camera's share of it, and how far either can be trusted.
 
-Everything happens on small grey pictures, the *grid*: positions and displacements are in grid pixels, x before y,
-pixel centres at whole numbers. A displacement field is (h, w, 2) float32; a plane of weights (h, w) float32 in 0..1.
+Positions and displacements are in pixels of the *grid*, a small picture of the frame, x before y, pixel centres at
+whole numbers. A displacement field is (h, w, 2) float32; a plane of weights (h, w) float32 in 0..1.
 A *drift* is an affine displacement, 3 x 3 with a last row of zeros: the point (x, y, 1) moves by ``drift @ (x, y, 1)``,
 so that drifts add up and scale like vectors.
 
@@ -33,13 +33,14 @@ Plane = Floats
 Drift = Floats
 
 MIN_SIDE = 32  # DIS has no pyramid to search on below that
-VELOCITY_LONG_SIDE = 320  # from one frame to the next little moves, and the median takes care of the noise
+GRID_LONG_SIDE = 320  # what flow finds is no finer: a patch of DIS is 8 pixels wide
+MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
 VELOCITY_PAIRS = 4  # enough for a median and its error, few enough to be about the seam
 BASELINE_FRAMES = 3  # flow errs by a fixed part of a pixel, so a longer baseline measures a slow motion better
 CAMERA_STRIDE = 8  # DIS patches are 8 pixels wide: closer samples tell nothing new
 CAMERA_ITERATIONS = 15
 CAMERA_MIN_SCALE = 0.05  # grid pixels; the precision of DIS, so that a perfect fit is not divided by zero
-TRUSTED_ERROR = 1.0  # grid pixels between going there and coming back, up to which a flow is fully trusted
+TRUSTED_ERROR = 1.0  # pixels of what is matched between going and coming back, up to which a flow is fully trusted
 DISTRUSTED_ERROR = 4.0  # and from which on not at all
 ERROR_ALLOWANCE = 0.05  # of a displacement: long ones come back less exactly (Sundaram et al.)
 ERROR_BLUR = 2.0  # grid pixels; an error from four values is itself uncertain, its neighbours know more
@@ -67,12 +68,14 @@ class Match:
     """Dense correspondence of two pictures: ``left[x] ~ right[x + forward[x]]`` and the other way round.
 
     The trusts are 1 where forward and backward flow undo each other, 0 where they don't (occluded, or unrelated).
+    fineness: grid pixels that a pixel of the matched pictures is wide; at most 1.
     """
 
     forward: Field
     backward: Field
     forward_trust: Plane
     backward_trust: Plane
+    fineness: float
 
     @property
     def relatedness(self) -> float:
@@ -80,8 +83,8 @@ class Match:
         return float(self.forward_trust.mean() + self.backward_trust.mean()) / 2.0
 
 
-def grid_size(frame: Frame, long_side: int) -> tuple[int, int]:
-    """(width, height) of the grid for a frame: the longer side is ``long_side``, the shorter at least MIN_SIDE."""
+def grid_size(frame: Frame, long_side: int = GRID_LONG_SIDE) -> tuple[int, int]:
+    """(width, height) of a grid for a frame: the longer side is ``long_side``, the shorter at least MIN_SIDE."""
     height, width = frame.shape[:2]
     scale = long_side / max(height, width)
     return max(MIN_SIDE, round(width * scale)), max(MIN_SIDE, round(height * scale))
@@ -113,6 +116,12 @@ def sample(image: Values, points: Field) -> Values:
     """The image (or field) at the points, bilinear; its edge goes on outside."""
     sampled: Values = cv2.remap(image, points, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return sampled
+
+
+def length(field: Field) -> Plane:
+    """Of every displacement."""
+    lengths: Plane = cv2.magnitude(*cv2.split(field))
+    return lengths
 
 
 def blur(values: Floats, sigma: float) -> Floats:
@@ -187,67 +196,67 @@ def fit_drift(flow: Field, weight: Plane) -> Drift:
     return drift
 
 
-def measure_velocity(frames: Frame, size: tuple[int, int]) -> Velocity:
-    """The velocity of a run of frames, (N, H, W, 3), on the grid of ``size``; zero, and exactly so, for one frame.
+def measure_velocity(frames: Frame) -> Velocity:
+    """The velocity of a run of frames, (N, H, W, 3), on their grid; zero, and exactly so, for one frame.
 
     Medians over overlapping pairs, BASELINE_FRAMES apart, shrug off a duplicated frame or a failed flow; the error
     is 1.4826 times the median absolute deviation over the root of their number.
     """
-    small = grid_size(frames[0], VELOCITY_LONG_SIDE)
-    greys = [to_grey(frame, small) for frame in frames]
+    size = grid_size(frames[0])
+    greys = [to_grey(frame, size) for frame in frames]
     span = min(BASELINE_FRAMES, len(greys) - 1)
     if span == 0:
         plane = np.zeros((size[1], size[0]), np.float32)
         return Velocity(np.zeros((3, 3)), 0.0, np.dstack([plane, plane]), plane)
-    grid = positions(small)
+    grid = positions(size)
     pairs = list(zip(greys[:-span], greys[span:], strict=True))
     flows = np.stack([estimate_flow(start, end) / np.float32(span) for start, end in pairs])
     drifts = np.stack([fit_drift(flow, texture(start)) for flow, (start, _) in zip(flows, pairs, strict=True)])
     to_error = 1.4826 / np.sqrt(len(pairs))
     drift, flow = np.median(drifts, axis=0), np.median(flows, axis=0)
-    spread = np.linalg.norm(np.median(np.abs(flows - flow), axis=0), axis=-1)
-    return _on_grid(
-        Velocity(
-            drift=drift,
-            drift_error=float(to_error * np.median([root_mean_square(each - drift, grid) for each in drifts])),
-            local=flow - transform(drift, grid),
-            local_error=blur((to_error * spread).astype(np.float32), ERROR_BLUR),
-        ),
-        small,
-        size,
-    )
-
-
-def _on_grid(velocity: Velocity, small: tuple[int, int], size: tuple[int, int]) -> Velocity:
-    scale_x, scale_y = size[0] / small[0], size[1] / small[1]
-    enlarge = np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+    spread = length(np.median(np.abs(flows - flow), axis=0))
     return Velocity(
-        drift=enlarge @ velocity.drift @ np.linalg.inv(enlarge),
-        drift_error=velocity.drift_error * max(scale_x, scale_y),
-        local=cv2.resize(velocity.local, size) * np.array([scale_x, scale_y], np.float32),
-        local_error=cv2.resize(velocity.local_error, size) * np.float32(max(scale_x, scale_y)),
+        drift=drift,
+        drift_error=float(to_error * np.median([root_mean_square(each - drift, grid) for each in drifts])),
+        local=flow - transform(drift, grid),
+        local_error=blur((to_error * spread).astype(np.float32), ERROR_BLUR),
     )
 
 
-def match(left: Grey, right: Grey, guess: Drift) -> Match:
-    """Matches two pictures, the camera having moved by about ``guess`` in between.
+def match(left: Frame, right: Frame, guess: Drift) -> Match:
+    """Matches two frames, the camera having moved by about ``guess`` in between, on their grid.
 
-    Both are taken half the way towards each other first, so that the flow has only to find what the guess leaves,
-    and sees the same blur of resampling in both.
+    Looks at pictures finer than the grid, where the footage is. Both are taken half the way towards each other first,
+    so that the flow has only to find what the guess leaves, and sees the same blur of resampling in both.
     """
-    grid = positions((left.shape[1], left.shape[0]))
+    size = grid_size(left)
+    fine = grid_size(left, max(GRID_LONG_SIDE, min(MATCH_LONG_SIDE, max(left.shape[:2]))))
+    guess = _rescale(guess, size, fine)
+    grid = positions(fine)
     to_middle = np.eye(3) + 0.5 * guess
     to_left = np.linalg.inv(to_middle)
     to_right = (np.eye(3) + guess) @ to_left
-    middle_left, middle_right = sample(left, transform(to_left, grid)), sample(right, transform(to_right, grid))
+    middle_left = sample(to_grey(left, fine), transform(to_left, grid))
+    middle_right = sample(to_grey(right, fine), transform(to_right, grid))
     ahead, back = estimate_flow(middle_left, middle_right), estimate_flow(middle_right, middle_left)
     from_left, from_right = transform(to_middle, grid), transform(np.linalg.inv(to_right), grid)
     forward = transform(to_right, from_left + sample(ahead, from_left)) - grid
     backward = transform(to_left, from_right + sample(back, from_right)) - grid
-    return Match(forward, backward, _trust(forward, backward, grid), _trust(backward, forward, grid))
+    found = forward, backward, _trust(forward, backward, grid), _trust(backward, forward, grid)
+    ahead, back, ahead_trust, back_trust = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in found)
+    fineness = np.array([size[0] / fine[0], size[1] / fine[1]], np.float32)
+    return Match(ahead * fineness, back * fineness, ahead_trust, back_trust, float(fineness[0]))
+
+
+def _rescale(drift: Drift, start: tuple[int, int], end: tuple[int, int]) -> Drift:
+    """A drift on the grid of one size, on one of another."""
+    scale_x, scale_y = end[0] / start[0], end[1] / start[1]
+    enlarge = np.array([[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]])
+    rescaled: Drift = enlarge @ drift @ np.linalg.inv(enlarge)
+    return rescaled
 
 
 def _trust(there: Field, back: Field, grid: Field) -> Plane:
-    error = np.linalg.norm(there + sample(back, grid + there), axis=-1)
-    allowed = ERROR_ALLOWANCE * np.linalg.norm(there, axis=-1)
+    error = length(there + sample(back, grid + there))
+    allowed = np.float32(ERROR_ALLOWANCE) * length(there)
     return 1.0 - smoothstep(error - allowed, TRUSTED_ERROR, DISTRUSTED_ERROR)
