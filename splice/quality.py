@@ -157,9 +157,9 @@ def picture_of(frame: Frame) -> Picture:
     return Picture(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), shrink(frame))
 
 
-def shrink(frame: Frame) -> Frame:
-    """A frame of any size as small as most signals are measured on."""
-    size = motion.grid_size(frame, min(SMALL_SIDE, max(frame.shape[:2])))
+def shrink(frame: Frame, side: int = SMALL_SIDE) -> Frame:
+    """A frame of any size as small as most signals are measured on. side: pixels of the longer one, at most."""
+    size = motion.grid_size(frame, min(side, max(frame.shape[:2])))
     small: Frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     return small
 

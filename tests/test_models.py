@@ -54,6 +54,14 @@ def test_black_stays_black_and_white_white(model: str, dtype: Any, value: float)
         assert (frame == guide.left[0]).all()
 
 
+@pytest.mark.parametrize("method", ["morph", "dissolve"])
+def test_what_stands_still_stays_as_it_is_to_its_very_edges(method: str) -> None:
+    (picture,) = read_frames(BIG_BUCK_BUNNY, 40, 41)
+    still = np.stack([picture] * 8)
+    for frame in FlowMorph(method).render(Guide(still, still, 3, Fraction(25)), SETTINGS).frames:
+        assert np.abs(frame.astype(int) - picture).max() <= 1
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_the_same_guide_gives_the_same_bytes_in_any_thread(model: str) -> None:
     guide, _ = hold_out(SHOTS[0], width_pixels=320)

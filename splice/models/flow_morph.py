@@ -39,9 +39,9 @@ import numpy as np
 from splice.models import motion
 from splice.models.motion import Drift, Field, Match, Plane, Velocity
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering
-from splice.quality import FEWEST_NEIGHBOURS, score_seam
+from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
 
-SCORED_SIDE = 160  # pixels of the longer side of the pictures that variants are scored on: 320 chooses as well
+SCORED_SIDE = 160  # pixels of the longer side of the pictures that variants are scored on: 320 chooses no better
 CONTEXT_FRAMES = motion.VELOCITY_PAIRS + motion.BASELINE_FRAMES
 BESIDE_FRAMES = 5  # of each side that say what is normal, when variants are scored: more cost time, choose the same
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, at least 0.44 within the shots
@@ -60,7 +60,7 @@ DOUBTED, TRUSTED = 0.1, 0.6  # blurred trust below which a path is dropped, and 
 INVERSION_STEPS = 2  # of a fixed point that contracts fast: paths are smooth
 EDGE_FEATHER = 3.0  # grid pixels over which a side that has left the picture hands over to the other
 LAST_RESORT = 1e-3  # share of a side outside of its picture, so that the shares can be normalised
-STRIPS = 8  # of a frame, so that what is between its steps stays in the cache
+STRIP_PIXELS = 2**17  # of a frame are mixed at a time: what is between the steps stays in the cache
 
 DEPTHS = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}
 
@@ -113,13 +113,13 @@ def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[F
         from_left = _invert(np.float32(time) * forward, grid)
         from_right = _invert(np.float32(1 - time) * backward, grid)
         share = np.full(grid.shape[:2], time, np.float32)
-        yield mixer.mix(_Sources(from_left, from_right, share))
+        yield mixer.mix(_Sources(from_left - grid, from_right - grid, share))
 
 
 @dataclass(frozen=True)
 class _Sources:
-    """Where a frame comes from: for each of its points the position in the left and in the right frame, and the
-    right one's share of the mixture."""
+    """Where a frame comes from: for each of its points the way to its place in the left and in the right frame, in grid
+    pixels, and the right one's share of the mixture."""
 
     left: Field
     right: Field
@@ -175,7 +175,8 @@ def _plan_variants(guide: Guide) -> dict[str, _Variant]:
 
 
 def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str, float]:
-    """The seam score of every variant, on small pictures; empty where there is no choice, or nothing to go by."""
+    """The seam score of every variant, on small pictures and with MOST_FROZEN at most for frozen frames; empty where
+    there is no choice, or nothing to go by."""
     if len(variants) == 1 or min(len(guide.left), len(guide.right)) < FEWEST_NEIGHBOURS:
         return {}
     left, right = (
@@ -200,8 +201,7 @@ def _best(scores: Mapping[str, float]) -> str:
 
 
 def _small(frame: Frame) -> Frame:
-    size = motion.grid_size(frame, min(SCORED_SIDE, max(frame.shape[:2])))
-    small: Frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    small = shrink(frame, SCORED_SIDE)
     return small if small.dtype == np.uint8 else cv2.convertScaleAbs(small, alpha=1 / 257)
 
 
@@ -313,7 +313,7 @@ class _MorphPath:
         right = _invert(self.right.displacement(self.steps - index, self.steps), motion.transform(to_right, points))
         left_weight = (1 - time) * _inside(left, self.grid_size) + LAST_RESORT
         right_weight = time * _inside(right, self.grid_size) + LAST_RESORT
-        return _Sources(left, right, right_weight / (left_weight + right_weight))
+        return _Sources(left - points, right - points, right_weight / (left_weight + right_weight))
 
 
 @dataclass(frozen=True)
@@ -336,8 +336,8 @@ class _DissolvePath:
     def sources(self, index: int, points: Field) -> _Sources:
         time = np.full(points.shape[:2], index / self.steps, np.float32)
         return _Sources(
-            left=self._moved_on(self.left_camera, self.left_local, index, points),
-            right=self._moved_on(self.right_camera, self.right_local, self.steps - index, points),
+            left=self._moved_on(self.left_camera, self.left_local, index, points) - points,
+            right=self._moved_on(self.right_camera, self.right_local, self.steps - index, points) - points,
             right_share=motion.smoothstep(time, 0.0, 1.0),
         )
 
@@ -398,19 +398,20 @@ class _Mixer:
     """Makes frames out of two: each is taken apart once, however many frames it is in."""
 
     def __init__(self, left: Frame, right: Frame, grid_size: tuple[int, int]) -> None:
-        """grid_size: (width, height) of the grid whose positions the sources are."""
+        """grid_size: (width, height) of the grid whose pixels the sources are given in."""
         self._left, self._right = left.astype(np.float32), right.astype(np.float32)
         self._dtype = left.dtype
         height, width = left.shape[:2]
         self._size = width, height
+        self._positions = motion.positions(self._size)
         self._scale = np.array([width / grid_size[0], height / grid_size[1]], np.float32)
 
     def mix(self, sources: _Sources) -> Frame:
         """One frame, in the dtype and size of the two."""
         right_share = cv2.resize(sources.right_share, self._size)
-        left, right = self._positions(sources.left), self._positions(sources.right)
+        left, right = self._places(sources.left), self._places(sources.right)
         mixed = np.empty(self._left.shape, self._dtype)
-        rows = math.ceil(len(mixed) / STRIPS)
+        rows = math.ceil(STRIP_PIXELS / self._size[0])
         for strip in (slice(row, row + rows) for row in range(0, len(mixed), rows)):
             mixture, excess = self._resample(self._left, left[strip]), self._resample(self._right, right[strip])
             excess -= mixture
@@ -419,14 +420,16 @@ class _Mixer:
             cv2.addWeighted(mixture, 1.0, mixture, 0.0, 0.0, mixed[strip], DEPTHS[self._dtype])
         return mixed
 
-    def _positions(self, points: Field) -> Field:
-        """Grid positions as those of the frame's pixels, at full resolution."""
-        positions: Field = cv2.resize((points + np.float32(0.5)) * self._scale - np.float32(0.5), self._size)
-        return positions
+    def _places(self, ways: Field) -> Field:
+        """Where they lead from each of the frame's pixels. Not places but ways are enlarged, since enlarging repeats
+        what is at the edge: one place for many pixels would smear them."""
+        places: Field = cv2.resize(ways * self._scale, self._size)
+        places += self._positions
+        return places
 
     @staticmethod
-    def _resample(frame: motion.Floats, positions: Field) -> motion.Floats:
-        resampled: motion.Floats = cv2.remap(frame, positions, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    def _resample(frame: motion.Floats, places: Field) -> motion.Floats:
+        resampled: motion.Floats = cv2.remap(frame, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         return resampled
 
 

@@ -37,14 +37,14 @@ GRID_LONG_SIDE = 320  # what flow finds is no finer: a patch of DIS is 8 pixels 
 MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
 VELOCITY_PAIRS = 4  # enough for a median and its error, few enough to be about the seam
 BASELINE_FRAMES = 3  # flow errs by a fixed part of a pixel, so a longer baseline measures a slow motion better
-CAMERA_STRIDE = 8  # DIS patches are 8 pixels wide: closer samples tell nothing new
+CAMERA_STRIDE = 8  # grid pixels; what is closer together tells little new: a patch of DIS is 4 to 8 wide
 CAMERA_ITERATIONS = 15
 CAMERA_MIN_SCALE = 0.05  # grid pixels; the precision of DIS, so that a perfect fit is not divided by zero
 TRUSTED_ERROR = 1.0  # pixels of what is matched between going and coming back, up to which a flow is fully trusted
 DISTRUSTED_ERROR = 4.0  # and from which on not at all
 ERROR_ALLOWANCE = 0.05  # of a displacement: long ones come back less exactly (Sundaram et al.)
 ERROR_BLUR = 2.0  # grid pixels; an error from four values is itself uncertain, its neighbours know more
-TEXTURE_WINDOW = 5  # grid pixels; about what a DIS patch weighs in
+TEXTURE_WINDOW = 5  # grid pixels; about what a patch of DIS weighs in
 OUTLIER_SCALE = 1.5  # near the standard deviation's 1.4826 of the median residual: beyond it a point loses its say
 TINY = 1e-6  # against division by zero
 
@@ -231,21 +231,30 @@ def match(left: Frame, right: Frame, guess: Drift) -> Match:
     """
     size = grid_size(left)
     fine = grid_size(left, max(GRID_LONG_SIDE, min(MATCH_LONG_SIDE, max(left.shape[:2]))))
-    guess = _rescale(guess, size, fine)
-    grid = positions(fine)
-    to_middle = np.eye(3) + 0.5 * guess
+    fine_grid, fine_guess = positions(fine), _rescale(guess, size, fine)
+    to_middle = np.eye(3) + 0.5 * fine_guess
     to_left = np.linalg.inv(to_middle)
-    to_right = (np.eye(3) + guess) @ to_left
-    middle_left = sample(to_grey(left, fine), transform(to_left, grid))
-    middle_right = sample(to_grey(right, fine), transform(to_right, grid))
+    to_right = (np.eye(3) + fine_guess) @ to_left
+    middle_left = sample(to_grey(left, fine), transform(to_left, fine_grid))
+    middle_right = sample(to_grey(right, fine), transform(to_right, fine_grid))
     ahead, back = estimate_flow(middle_left, middle_right), estimate_flow(middle_right, middle_left)
-    from_left, from_right = transform(to_middle, grid), transform(np.linalg.inv(to_right), grid)
-    forward = transform(to_right, from_left + sample(ahead, from_left)) - grid
-    backward = transform(to_left, from_right + sample(back, from_right)) - grid
-    found = forward, backward, _trust(forward, backward, grid), _trust(backward, forward, grid)
-    ahead, back, ahead_trust, back_trust = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in found)
+    from_left, from_right = transform(to_middle, fine_grid), transform(np.linalg.inv(to_right), fine_grid)
+    forward = transform(to_right, from_left + sample(ahead, from_left)) - fine_grid
+    backward = transform(to_left, from_right + sample(back, from_right)) - fine_grid
+    trusts = _trust(forward, backward, fine_grid), _trust(backward, forward, fine_grid)
     fineness = np.array([size[0] / fine[0], size[1] / fine[1]], np.float32)
-    return Match(ahead * fineness, back * fineness, ahead_trust, back_trust, float(fineness[0]))
+    return Match(
+        forward=_shrink(forward, size) * fineness,
+        backward=_shrink(backward, size) * fineness,
+        forward_trust=_shrink(trusts[0], size),
+        backward_trust=_shrink(trusts[1], size),
+        fineness=float(fineness.min()),
+    )
+
+
+def _shrink(values: Floats, size: tuple[int, int]) -> Floats:
+    shrunk: Floats = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+    return shrunk
 
 
 def _rescale(drift: Drift, start: tuple[int, int], end: tuple[int, int]) -> Drift:
