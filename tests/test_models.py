@@ -18,7 +18,7 @@ from bench.transitions import HardCut, psnr_db, ssim
 from splice.errors import RequestError
 from splice.models import find_model
 from splice.models.crossfade import Crossfade
-from splice.models.flow_morph import DISSOLVE_MARGIN, FlowMorph
+from splice.models.flow_morph import DISSOLVE_MARGIN, FOUND, FlowMorph
 from splice.models.protocol import Frame, Guide, ModelSettings, TransitionModel
 
 SETTINGS = ModelSettings(prompt="", negative_prompt="", seed=0)
@@ -98,8 +98,11 @@ def test_the_method_is_chosen_by_score_among_those_that_can_be_tried() -> None:
         notes = notes_of(shot)
         scores = {name.removesuffix(" score"): score for name, score in notes.items() if name.endswith(" score")}
         assert notes["relatedness"] < 0.15 if shot.cut else notes["relatedness"] > 0.3
+        assert ("dissolve" in scores) == (0.15 < notes["relatedness"] < FOUND)
         if shot.cut:
             assert notes["method"] == "dissolve"
+        elif not scores:
+            assert notes["method"] == "morph"
         else:
             scores["dissolve"] += DISSOLVE_MARGIN
             assert notes["method"] == min(scores, key=lambda name: scores[name])

@@ -1,9 +1,9 @@
 """The embedded default: a motion-aware morph on any CPU, without weights.
 
 Method. The two frames at the seam are matched by optical flow, from up to two guesses of what the camera did in the
-gap: nothing and, where that leaves something unmatched, what it was doing on either side, extrapolated. Each match that
-hangs together, and a dissolve, are rendered small; the one whose seam scores best (``splice.quality``) is rendered in
-full, a dissolve only where it is clearly better.
+gap: nothing and, where that leaves something unmatched and misses it, what it was doing on either side, extrapolated.
+Unless nearly all is matched, each match that hangs together, and a dissolve, are rendered small; the one whose seam
+scores best (``splice.quality``) is rendered in full, a dissolve only where it is clearly better.
 
 - Related sides are **morphed** along one path. The camera's share (an affine drift) moves on a cubic Hermite curve
   that leaves the left side and meets the right side at their own velocities; a pan that slows down keeps slowing
@@ -27,8 +27,9 @@ is fast and has no match is torn a little before it has faded.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -47,8 +48,9 @@ BESIDE_FRAMES = 5  # of each side that say what is normal, when variants are sco
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, at least 0.44 within the shots
 MOST_FROZEN = 2.0  # of the score: in small dark pictures what moves by less than a level stands, the whole gap long
 DISSOLVE_MARGIN = 1.5  # of the score: small pictures hide the blur of a dissolve, which is the worse one where they tie
-GUESS_PIXELS = 2.0  # on the grid; what moves by less is found without a guess
-FOUND = 0.9  # relatedness from which a guess finds nothing better: in 67 of 68 such spans the two matches were one
+GUESS_PIXELS = 1.5  # on the grid; a guess as near as that to what was found without it finds the same
+GUESS_ERRORS = 3.0  # of the guess, the same; none of the 73 spans that the two leave out was 0.2 dB the worse
+FOUND = 0.9  # relatedness that leaves nothing open: of 81 such spans a guess was better in none, a dissolve in one
 GUESS_MARGIN = 0.02  # of relatedness: matches that differ by less are one
 SWING_FRAMES = 10.0  # what has a place to go to eases out of its own velocity within about that long
 SWING_SHARE = 0.2  # of the gap at most: the two ends' own velocities are not to meet in the middle
@@ -60,6 +62,7 @@ DOUBTED, TRUSTED = 0.1, 0.6  # blurred trust below which a path is dropped, and 
 INVERSION_STEPS = 2  # of a fixed point that contracts fast: paths are smooth
 EDGE_FEATHER = 3.0  # grid pixels over which a side that has left the picture hands over to the other
 LAST_RESORT = 1e-3  # share of a side outside of its picture, so that the shares can be normalised
+FRAMES_AT_ONCE = 2  # are mixed: a core that one leaves idle works on the other
 STRIP_PIXELS = 2**17  # of a frame are mixed at a time: what is between the steps stays in the cache
 
 DEPTHS = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}
@@ -68,7 +71,7 @@ DEPTHS = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}
 class FlowMorph:
     """Morphs what the two sides share along its motion and dissolves the rest; renders the gap alone."""
 
-    spec = ModelSpec(name="flow_morph", revision="5", renders_context=False, reads_seed=False)
+    spec = ModelSpec(name="flow_morph", revision="6", renders_context=False, reads_seed=False)
 
     def __init__(self, method: str = "") -> None:
         """method: what to render wherever it can be tried, rather than what scores best; for comparison."""
@@ -78,20 +81,22 @@ class FlowMorph:
         """Analyses the seam at once, then makes the gap's frames one by one, in the guide's dtype and size.
 
         Reads no settings. Notes: ``relatedness`` (0..1, see ``Match``), ``method``: "morph", "extrapolate and
-        morph" (from a match that supposes the camera went on as it did) or "dissolve"; and the seam score of each that
-        was tried, in small pictures, with MOST_FROZEN at most for frozen frames. The best one is rendered, a dissolve
-        only if it is better by DISSOLVE_MARGIN; where the context is too short to score, the best related.
+        morph" (from a match that supposes the camera went on as it did) or "dissolve"; and, where there is a choice,
+        the seam score of each that was tried, in small pictures, with MOST_FROZEN at most for frozen frames. The best
+        one is rendered, a dissolve only if it is better by DISSOLVE_MARGIN; where the context is too short to score,
+        the best related. From a relatedness of FOUND on a dissolve is not tried.
         """
         variants = _plan_variants(guide)
-        scores = {} if self._method else _score_variants(guide, variants)
+        relatedness = max(variant.relatedness for variant in variants.values())
+        open_to = {name: each for name, each in variants.items() if name != "dissolve" or relatedness < FOUND}
+        scores = {} if self._method else _score_variants(guide, open_to)
         method = _best(scores) if scores else next(iter(variants))
         method = self._method if self._method in variants else method
-        relatedness = max(variant.relatedness for variant in variants.values())
         notes: dict[str, str | float] = {"relatedness": relatedness, "method": method}
         notes |= {f"{name} score": round(score, 2) for name, score in scores.items()}
         path = variants[method].path
-        frames = _frames(guide.left[-1], guide.right[0], path, motion.positions(path.grid_size), guide.gap_frames)
-        return Rendering(frames, notes)
+        make = _Maker(guide.left[-1], guide.right[0], path, motion.positions(path.grid_size))
+        return Rendering(_made_ahead(make, guide.gap_frames), notes)
 
 
 def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[Frame]:
@@ -148,30 +153,36 @@ class _Variant:
 def _plan_variants(guide: Guide) -> dict[str, _Variant]:
     """Those that may be tried, the best related first; a dissolve always, a morph only of sides that are related."""
     left, right = guide.left[-1], guide.right[0]
-    with ThreadPoolExecutor(2) as threads:
-        sides = (guide.left[-CONTEXT_FRAMES:], guide.right[:CONTEXT_FRAMES])
+    sides = (guide.left[-CONTEXT_FRAMES:], guide.right[:CONTEXT_FRAMES])
+    with ThreadPoolExecutor(3) as threads:
+        matched = threads.submit(motion.match, left, right, np.zeros((3, 3)))
         before, after = threads.map(motion.measure_velocity, sides)
+    still = matched.result()
     steps = guide.gap_frames + 1
-    size = motion.grid_size(left)
-    still = motion.match(left, right, np.zeros((3, 3)))
-    matches = [("morph", still)]
-    guess = (before.drift + after.drift) / 2 * steps
-    if still.relatedness < FOUND and motion.root_mean_square(guess, motion.positions(size)) > GUESS_PIXELS:
-        moving = motion.match(left, right, guess)
-        if moving.relatedness > still.relatedness + GUESS_MARGIN:
-            matches.insert(0, ("extrapolate and morph", moving))
-        elif moving.relatedness < still.relatedness - GUESS_MARGIN:
-            matches.append(("extrapolate and morph", moving))
     own = _OwnMotion.of(before.local, before), _OwnMotion.of(-after.local, after)
-    texture = motion.texture(motion.to_grey(left, size))
-    variants = {
-        name: _Variant(_MorphPath.plan(found, (before, after), own, texture, steps), found.relatedness)
-        for name, found in matches
-        if found.relatedness >= RELATED
-    }
-    relatedness = max(found.relatedness for _, found in matches)
+    texture = motion.texture(motion.to_grey(left, motion.grid_size(left)))
+
+    def morph(found: Match) -> _MorphPath:
+        return _MorphPath.plan(found, (before, after), own, texture, steps)
+
+    path = morph(still)
+    morphs = {"morph": _Variant(path, still.relatedness)}
+    guess = (before.drift + after.drift) / 2 * steps
+    error = (before.drift_error + after.drift_error) / 2 * steps
+    if still.relatedness < FOUND and _leads_elsewhere(guess, error, path.camera, motion.positions(path.grid_size)):
+        moving = motion.match(left, right, guess)
+        if abs(moving.relatedness - still.relatedness) > GUESS_MARGIN:
+            morphs["extrapolate and morph"] = _Variant(morph(moving), moving.relatedness)
+    related = sorted(morphs.items(), key=lambda each: each[1].relatedness, reverse=True)
     dissolve = _DissolvePath(before.drift, -after.drift, own[0].drift, own[1].drift, steps)
-    return variants | {"dissolve": _Variant(dissolve, relatedness)}
+    variants = {name: each for name, each in related if each.relatedness >= RELATED}
+    return variants | {"dissolve": _Variant(dissolve, related[0][1].relatedness)}
+
+
+def _leads_elsewhere(guess: Drift, error: float, camera: Drift, grid: Field) -> bool:
+    """Whether a guess is neither nothing nor the camera that was found without it. error: the guess's standard one."""
+    nearest = min(motion.root_mean_square(guess - known, grid) for known in (np.zeros((3, 3)), camera))
+    return nearest > max(GUESS_PIXELS, GUESS_ERRORS * error)
 
 
 def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str, float]:
@@ -188,7 +199,8 @@ def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str,
     points = cv2.resize(grid, size, interpolation=cv2.INTER_AREA)
 
     def score(variant: _Variant) -> float:
-        made = _frames(left[-1], right[0], variant.path, points, guide.gap_frames)
+        make = _Maker(left[-1], right[0], variant.path, points)
+        made = map(make, range(1, guide.gap_frames + 1))
         scored = score_seam(chain(left, made, right), len(left), len(left) + guide.gap_frames)
         return scored.total - max(0.0, scored.frozen - MOST_FROZEN)
 
@@ -433,8 +445,25 @@ class _Mixer:
         return resampled
 
 
-def _frames(left: Frame, right: Frame, path: _Path, points: Field, count: int) -> Iterator[Frame]:
-    """What is between two frames, on a path that is looked at in these points."""
-    mixer = _Mixer(left, right, path.grid_size)
-    for index in range(1, count + 1):
-        yield mixer.mix(path.sources(index, points))
+class _Maker:
+    """Makes the frames between two others, on a path that is looked at in certain points; serves several threads."""
+
+    def __init__(self, left: Frame, right: Frame, path: _Path, points: Field) -> None:
+        self._mixer = _Mixer(left, right, path.grid_size)
+        self._path, self._points = path, points
+
+    def __call__(self, index: int) -> Frame:
+        """The frame ``index`` steps after the left one."""
+        return self._mixer.mix(self._path.sources(index, self._points))
+
+
+def _made_ahead(make: _Maker, count: int) -> Iterator[Frame]:
+    """The frames 1 to ``count`` in order, FRAMES_AT_ONCE of them in the making."""
+    with ThreadPoolExecutor(FRAMES_AT_ONCE) as threads:
+        made: deque[Future[Frame]] = deque()
+        for index in range(1, count + 1):
+            made.append(threads.submit(make, index))
+            if len(made) == FRAMES_AT_ONCE:
+                yield made.popleft().result()
+        for last in made:
+            yield last.result()

@@ -16,6 +16,7 @@ low there.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,7 +238,8 @@ def match(left: Frame, right: Frame, guess: Drift) -> Match:
     to_right = (np.eye(3) + fine_guess) @ to_left
     middle_left = sample(to_grey(left, fine), transform(to_left, fine_grid))
     middle_right = sample(to_grey(right, fine), transform(to_right, fine_grid))
-    ahead, back = estimate_flow(middle_left, middle_right), estimate_flow(middle_right, middle_left)
+    with ThreadPoolExecutor(2) as threads:
+        ahead, back = threads.map(estimate_flow, (middle_left, middle_right), (middle_right, middle_left))
     from_left, from_right = transform(to_middle, fine_grid), transform(np.linalg.inv(to_right), fine_grid)
     forward = transform(to_right, from_left + sample(ahead, from_left)) - fine_grid
     backward = transform(to_left, from_right + sample(back, from_right)) - fine_grid
