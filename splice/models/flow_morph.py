@@ -1,9 +1,9 @@
 """The embedded default: a motion-aware morph on any CPU, without weights.
 
 Method. The two frames at the seam are matched by optical flow, from up to two guesses of what the camera did in the
-gap: nothing and, where that leaves something unmatched and misses it, what it was doing on either side, extrapolated.
-Unless nearly all is matched, each match that hangs together, and a dissolve, are rendered small; the one whose seam
-scores best (``splice.quality``) is rendered in full, a dissolve only where it is clearly better.
+gap: nothing and, where that leaves something unmatched and finds another motion, what it was doing on either side,
+extrapolated. Each match that hangs together and, unless nearly all is matched, a dissolve are rendered small; the one
+whose seam scores best (``splice.quality``) is rendered in full, a dissolve only where it is clearly better.
 
 - Related sides are **morphed** along one path. The camera's share (an affine drift) moves on a cubic Hermite curve
   that leaves the left side and meets the right side at their own velocities; a pan that slows down keeps slowing
@@ -45,12 +45,12 @@ from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
 SCORED_SIDE = 160  # pixels of the longer side of the pictures that variants are scored on: 320 chooses no better
 CONTEXT_FRAMES = motion.VELOCITY_PAIRS + motion.BASELINE_FRAMES
 BESIDE_FRAMES = 5  # of each side that say what is normal, when variants are scored: more cost time, choose the same
-RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, at least 0.44 within the shots
+RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, less within a shot only on a fast camera
 MOST_FROZEN = 2.0  # of the score: in small dark pictures what moves by less than a level stands, the whole gap long
 DISSOLVE_MARGIN = 1.5  # of the score: small pictures hide the blur of a dissolve, which is the worse one where they tie
 GUESS_PIXELS = 1.5  # on the grid; a guess as near as that to what was found without it finds the same
-GUESS_ERRORS = 3.0  # of the guess, the same; none of the 73 spans that the two leave out was 0.2 dB the worse
-FOUND = 0.9  # relatedness that leaves nothing open: of 81 such spans a guess was better in none, a dissolve in one
+GUESS_ERRORS = 3.0  # standard errors of the guess that are as near; none of 74 spans left out was 0.2 dB the worse
+FOUND = 0.9  # of the texture, which leaves nothing open: of 88 such spans a guess did better in none, a dissolve in one
 GUESS_MARGIN = 0.02  # of relatedness: matches that differ by less are one
 SWING_FRAMES = 10.0  # what has a place to go to eases out of its own velocity within about that long
 SWING_SHARE = 0.2  # of the gap at most: the two ends' own velocities are not to meet in the middle
@@ -62,7 +62,7 @@ DOUBTED, TRUSTED = 0.1, 0.6  # blurred trust below which a path is dropped, and 
 INVERSION_STEPS = 2  # of a fixed point that contracts fast: paths are smooth
 EDGE_FEATHER = 3.0  # grid pixels over which a side that has left the picture hands over to the other
 LAST_RESORT = 1e-3  # share of a side outside of its picture, so that the shares can be normalised
-FRAMES_AT_ONCE = 2  # are mixed: a core that one leaves idle works on the other
+FRAMES_AT_ONCE = 2  # are mixed while the next is waited for: a core that one leaves idle works on the other
 STRIP_PIXELS = 2**17  # of a frame are mixed at a time: what is between the steps stays in the cache
 
 DEPTHS = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}
@@ -84,15 +84,14 @@ class FlowMorph:
         morph" (from a match that supposes the camera went on as it did) or "dissolve"; and, where there is a choice,
         the seam score of each that was tried, in small pictures, with MOST_FROZEN at most for frozen frames. The best
         one is rendered, a dissolve only if it is better by DISSOLVE_MARGIN; where the context is too short to score,
-        the best related. From a relatedness of FOUND on a dissolve is not tried.
+        the best related. Where FOUND of the left side's texture is found on the right, a dissolve is not tried.
         """
         variants = _plan_variants(guide)
-        relatedness = max(variant.relatedness for variant in variants.values())
-        open_to = {name: each for name, each in variants.items() if name != "dissolve" or relatedness < FOUND}
-        scores = {} if self._method else _score_variants(guide, open_to)
+        tried = {name: each for name, each in variants.items() if name != "dissolve" or each.found < FOUND}
+        scores = {} if self._method else _score_variants(guide, tried)
         method = _best(scores) if scores else next(iter(variants))
         method = self._method if self._method in variants else method
-        notes: dict[str, str | float] = {"relatedness": relatedness, "method": method}
+        notes: dict[str, str | float] = {"relatedness": variants["dissolve"].relatedness, "method": method}
         notes |= {f"{name} score": round(score, 2) for name, score in scores.items()}
         path = variants[method].path
         make = _Maker(guide.left[-1], guide.right[0], path, motion.positions(path.grid_size))
@@ -144,14 +143,15 @@ class _Path(Protocol):
 
 @dataclass(frozen=True)
 class _Variant:
-    """One way to fill the gap. relatedness: of the match that it relies on, or that there is in spite of it."""
+    """One way to fill the gap, with what is said by the match that it relies on, or that there is in spite of it."""
 
     path: _Path
     relatedness: float
+    found: float
 
 
 def _plan_variants(guide: Guide) -> dict[str, _Variant]:
-    """Those that may be tried, the best related first; a dissolve always, a morph only of sides that are related."""
+    """Those that can be rendered, the best related first: a dissolve always, a morph only of sides that are related."""
     left, right = guide.left[-1], guide.right[0]
     sides = (guide.left[-CONTEXT_FRAMES:], guide.right[:CONTEXT_FRAMES])
     with ThreadPoolExecutor(3) as threads:
@@ -162,26 +162,31 @@ def _plan_variants(guide: Guide) -> dict[str, _Variant]:
     own = _OwnMotion.of(before.local, before), _OwnMotion.of(-after.local, after)
     texture = motion.texture(motion.to_grey(left, motion.grid_size(left)))
 
-    def morph(found: Match) -> _MorphPath:
-        return _MorphPath.plan(found, (before, after), own, texture, steps)
+    def plan(match: Match) -> _MorphPath:
+        return _MorphPath.plan(match, (before, after), own, texture, steps)
 
-    path = morph(still)
-    morphs = {"morph": _Variant(path, still.relatedness)}
+    relatedness, found = still.relatedness, still.found(texture)
+    known: list[Drift] = [np.zeros((3, 3))]
+    morphs = {}
+    if still.relatedness >= RELATED:
+        path = plan(still)
+        morphs["morph"] = _Variant(path, relatedness, found)
+        known.append(path.camera)
     guess = (before.drift + after.drift) / 2 * steps
     error = (before.drift_error + after.drift_error) / 2 * steps
-    if still.relatedness < FOUND and _leads_elsewhere(guess, error, path.camera, motion.positions(path.grid_size)):
+    if found < FOUND and _leads_elsewhere(guess, error, known, motion.positions(_size_of(texture))):
         moving = motion.match(left, right, guess)
-        if abs(moving.relatedness - still.relatedness) > GUESS_MARGIN:
-            morphs["extrapolate and morph"] = _Variant(morph(moving), moving.relatedness)
-    related = sorted(morphs.items(), key=lambda each: each[1].relatedness, reverse=True)
+        relatedness, found = max(relatedness, moving.relatedness), max(found, moving.found(texture))
+        if moving.relatedness >= RELATED and abs(moving.relatedness - still.relatedness) > GUESS_MARGIN:
+            morphs["extrapolate and morph"] = _Variant(plan(moving), moving.relatedness, moving.found(texture))
+    best_first = sorted(morphs.items(), key=lambda each: each[1].relatedness, reverse=True)
     dissolve = _DissolvePath(before.drift, -after.drift, own[0].drift, own[1].drift, steps)
-    variants = {name: each for name, each in related if each.relatedness >= RELATED}
-    return variants | {"dissolve": _Variant(dissolve, related[0][1].relatedness)}
+    return dict(best_first) | {"dissolve": _Variant(dissolve, relatedness, found)}
 
 
-def _leads_elsewhere(guess: Drift, error: float, camera: Drift, grid: Field) -> bool:
-    """Whether a guess is neither nothing nor the camera that was found without it. error: the guess's standard one."""
-    nearest = min(motion.root_mean_square(guess - known, grid) for known in (np.zeros((3, 3)), camera))
+def _leads_elsewhere(guess: Drift, error: float, known: Sequence[Drift], grid: Field) -> bool:
+    """Whether a guess is none of those that are known. error: the guess's, a standard one at most."""
+    nearest = min(motion.root_mean_square(guess - each, grid) for each in known)
     return nearest > max(GUESS_PIXELS, GUESS_ERRORS * error)
 
 
