@@ -1,7 +1,7 @@
 """The embedded default: a motion-aware morph on any CPU, without weights.
 
 Method. The two frames at the seam are matched by optical flow, from up to two guesses of what the camera did in the
-gap: nothing and, where that leaves something unmatched and finds another motion, what it was doing on either side,
+gap: nothing and, where that does not find nearly all and finds another motion, what it was doing on either side,
 extrapolated. Each match that hangs together and, unless nearly all is matched, a dissolve are rendered small; the one
 whose seam scores best (``splice.quality``) is rendered in full, a dissolve only where it is clearly better.
 

@@ -84,7 +84,7 @@ class Match:
         return float(self.forward_trust.mean() + self.backward_trust.mean()) / 2.0
 
     def found(self, texture: Plane) -> float:
-        """How much of the left picture's texture is in the right one, 0..1: what is flat, is related to all that is."""
+        """How much of the left picture's texture the right one has, 0..1; what is flat does not count."""
         return float((self.forward_trust * texture).sum() / (texture.sum() + TINY))
 
 
