@@ -49,8 +49,8 @@ RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, less withi
 MOST_FROZEN = 2.0  # of the score: in small dark pictures what moves by less than a level stands, the whole gap long
 DISSOLVE_MARGIN = 1.5  # of the score: small pictures hide the blur of a dissolve, which is the worse one where they tie
 GUESS_PIXELS = 1.5  # on the grid; a guess as near as that to what was found without it finds the same
-GUESS_ERRORS = 3.0  # standard errors of the guess that are as near; none of 74 spans left out was 0.2 dB the worse
-FOUND = 0.9  # of the texture, which leaves nothing open: of 88 such spans a guess did better in none, a dissolve in one
+GUESS_ERRORS = 3.0  # standard errors of the guess that are as near; of 68 spans left out none lost 0.2 dB
+FOUND = 0.9  # of the texture: of 88 such spans a guess gained 0.1 dB at most, a dissolve was nearer, unseen, in two
 GUESS_MARGIN = 0.02  # of relatedness: matches that differ by less are one
 SWING_FRAMES = 10.0  # what has a place to go to eases out of its own velocity within about that long
 SWING_SHARE = 0.2  # of the gap at most: the two ends' own velocities are not to meet in the middle
@@ -86,8 +86,8 @@ class FlowMorph:
         one is rendered, a dissolve only if it is better by DISSOLVE_MARGIN; where the context is too short to score,
         the best related. Where FOUND of the left side's texture is found on the right, a dissolve is not tried.
         """
-        variants = _plan_variants(guide)
-        tried = {name: each for name, each in variants.items() if name != "dissolve" or each.found < FOUND}
+        variants, found = _plan_variants(guide)
+        tried = {name: each for name, each in variants.items() if name != "dissolve" or found < FOUND}
         scores = {} if self._method else _score_variants(guide, tried)
         method = _best(scores) if scores else next(iter(variants))
         method = self._method if self._method in variants else method
@@ -143,15 +143,17 @@ class _Path(Protocol):
 
 @dataclass(frozen=True)
 class _Variant:
-    """One way to fill the gap, with what is said by the match that it relies on, or that there is in spite of it."""
+    """One way to fill the gap. relatedness: of the match that it relies on, or that there is in spite of it."""
 
     path: _Path
     relatedness: float
-    found: float
 
 
-def _plan_variants(guide: Guide) -> dict[str, _Variant]:
-    """Those that can be rendered, the best related first: a dissolve always, a morph only of sides that are related."""
+def _plan_variants(guide: Guide) -> tuple[dict[str, _Variant], float]:
+    """(those that can be rendered, the best related first; how much of the texture was found, see ``Match.found``).
+
+    A dissolve can be rendered always, a morph only of sides that are related.
+    """
     left, right = guide.left[-1], guide.right[0]
     sides = (guide.left[-CONTEXT_FRAMES:], guide.right[:CONTEXT_FRAMES])
     with ThreadPoolExecutor(3) as threads:
@@ -168,9 +170,9 @@ def _plan_variants(guide: Guide) -> dict[str, _Variant]:
     relatedness, found = still.relatedness, still.found(texture)
     known: list[Drift] = [np.zeros((3, 3))]
     morphs = {}
-    if still.relatedness >= RELATED:
+    if relatedness >= RELATED:
         path = plan(still)
-        morphs["morph"] = _Variant(path, relatedness, found)
+        morphs["morph"] = _Variant(path, relatedness)
         known.append(path.camera)
     guess = (before.drift + after.drift) / 2 * steps
     error = (before.drift_error + after.drift_error) / 2 * steps
@@ -178,10 +180,10 @@ def _plan_variants(guide: Guide) -> dict[str, _Variant]:
         moving = motion.match(left, right, guess)
         relatedness, found = max(relatedness, moving.relatedness), max(found, moving.found(texture))
         if moving.relatedness >= RELATED and abs(moving.relatedness - still.relatedness) > GUESS_MARGIN:
-            morphs["extrapolate and morph"] = _Variant(plan(moving), moving.relatedness, moving.found(texture))
+            morphs["extrapolate and morph"] = _Variant(plan(moving), moving.relatedness)
     best_first = sorted(morphs.items(), key=lambda each: each[1].relatedness, reverse=True)
     dissolve = _DissolvePath(before.drift, -after.drift, own[0].drift, own[1].drift, steps)
-    return dict(best_first) | {"dissolve": _Variant(dissolve, relatedness, found)}
+    return dict(best_first) | {"dissolve": _Variant(dissolve, relatedness)}, found
 
 
 def _leads_elsewhere(guess: Drift, error: float, known: Sequence[Drift], grid: Field) -> bool:
