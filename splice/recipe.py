@@ -13,7 +13,7 @@ from splice.media import ENCODER_REVISION
 from splice.mix import plan_sound
 from splice.types import Join, Segment, Timeline, Unit
 
-RECIPE = "8"
+RECIPE = "9"
 """To be raised with any change of code that makes other frames from the same plan."""
 
 

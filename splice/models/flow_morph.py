@@ -12,8 +12,7 @@ whose seam scores best (``splice.quality``) is rendered in full, a dissolve only
 - Unrelated sides (a cut) are **dissolved**, each side moving on with a speed that dies away.
 
 A velocity only bends a path as far as it is significant against its own measured error: multiplied by a long gap,
-noise would swing the picture. Every source frame is resampled once, cubic, at full resolution: repeated bilinear
-warps cost two thirds of the sharpness.
+noise would swing the picture. Every source frame is resampled once, at full resolution (``splice.models.mixing``).
 
 Sources: morphing by flow and inverse warp, Beier & Neely, SIGGRAPH 1992, and Baker et al., "A Database and Evaluation
 Methodology for Optical Flow", IJCV 2011; tangents limited against overshoot, Fritsch & Carlson, SIAM J. Numer. Anal.
@@ -38,13 +37,14 @@ import cv2
 import numpy as np
 
 from splice.models import motion
+from splice.models.mixing import Mixer, Sources
 from splice.models.motion import Drift, Field, Match, Plane, Velocity
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering
 from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
 
 SCORED_SIDE = 160  # pixels of the longer side of the pictures that variants are scored on: 320 chooses no better
-CONTEXT_FRAMES = motion.VELOCITY_PAIRS + motion.BASELINE_FRAMES
-BESIDE_FRAMES = 5  # of each side that say what is normal, when variants are scored: more cost time, choose the same
+FEWEST_PAIRS, MOST_PAIRS = 2, 4  # that a velocity is the median of: few are about the seam itself, many err less
+FRAMES_A_PAIR = 16  # of the gap: the longer it is, the more an error is multiplied
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, less within a shot only on a fast camera
 MOST_FROZEN = 2.0  # of the score: in small dark pictures what moves by less than a level stands, the whole gap long
 DISSOLVE_MARGIN = 1.5  # of the score: small pictures hide the blur of a dissolve, which is the worse one where they tie
@@ -63,15 +63,12 @@ INVERSION_STEPS = 2  # of a fixed point that contracts fast: paths are smooth
 EDGE_FEATHER = 3.0  # grid pixels over which a side that has left the picture hands over to the other
 LAST_RESORT = 1e-3  # share of a side outside of its picture, so that the shares can be normalised
 FRAMES_AT_ONCE = 2  # are mixed while the next is waited for: a core that one leaves idle works on the other
-STRIP_PIXELS = 2**17  # of a frame are mixed at a time: what is between the steps stays in the cache
-
-DEPTHS = {np.dtype(np.uint8): cv2.CV_8U, np.dtype(np.uint16): cv2.CV_16U}
 
 
 class FlowMorph:
     """Morphs what the two sides share along its motion and dissolves the rest; renders the gap alone."""
 
-    spec = ModelSpec(name="flow_morph", revision="6", renders_context=False, reads_seed=False)
+    spec = ModelSpec(name="flow_morph", revision="7", renders_context=False, reads_seed=False)
 
     def __init__(self, method: str = "") -> None:
         """method: what to render wherever it can be tried, rather than what scores best; for comparison."""
@@ -109,7 +106,7 @@ def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[F
     sides = ((found.forward, found.forward_trust, blur), (found.backward, found.backward_trust, blur))
     forward, backward = (target * followed for target, followed in (_places(*side) for side in sides))
     size = motion.grid_size(left)
-    grid, mixer = motion.positions(size), _Mixer(left, right, size)
+    grid, mixer = motion.positions(size), Mixer(left, right, size)
     for time in times:
         if time == 0:
             yield left
@@ -117,17 +114,7 @@ def interpolate(left: Frame, right: Frame, times: Sequence[float]) -> Iterator[F
         from_left = _invert(np.float32(time) * forward, grid)
         from_right = _invert(np.float32(1 - time) * backward, grid)
         share = np.full(grid.shape[:2], time, np.float32)
-        yield mixer.mix(_Sources(from_left - grid, from_right - grid, share))
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """Where a frame comes from: for each of its points the way to its place in the left and in the right frame, in grid
-    pixels, and the right one's share of the mixture."""
-
-    left: Field
-    right: Field
-    right_share: Plane
+        yield mixer.mix(Sources(from_left - grid, from_right - grid, share))
 
 
 class _Path(Protocol):
@@ -136,7 +123,7 @@ class _Path(Protocol):
         """(width, height) of the grid whose positions all is about."""
         ...
 
-    def sources(self, index: int, points: Field) -> _Sources:
+    def sources(self, index: int, points: Field) -> Sources:
         """At those positions of the frame ``index`` steps after the left one, ``1 <= index <= gap_frames``."""
         ...
 
@@ -155,7 +142,8 @@ def _plan_variants(guide: Guide) -> tuple[dict[str, _Variant], float]:
     A dissolve can be rendered always, a morph only of sides that are related.
     """
     left, right = guide.left[-1], guide.right[0]
-    sides = (guide.left[-CONTEXT_FRAMES:], guide.right[:CONTEXT_FRAMES])
+    seen = min(MOST_PAIRS, FEWEST_PAIRS + guide.gap_frames // FRAMES_A_PAIR) + motion.BASELINE_FRAMES
+    sides = (guide.left[-seen:], guide.right[:seen])
     with ThreadPoolExecutor(3) as threads:
         matched = threads.submit(motion.match, left, right, np.zeros((3, 3)))
         before, after = threads.map(motion.measure_velocity, sides)
@@ -176,7 +164,7 @@ def _plan_variants(guide: Guide) -> tuple[dict[str, _Variant], float]:
         known.append(path.camera)
     guess = (before.drift + after.drift) / 2 * steps
     error = (before.drift_error + after.drift_error) / 2 * steps
-    if found < FOUND and _leads_elsewhere(guess, error, known, motion.positions(_size_of(texture))):
+    if found < FOUND and _leads_elsewhere(guess, error, known, _size_of(texture)):
         moving = motion.match(left, right, guess)
         relatedness, found = max(relatedness, moving.relatedness), max(found, moving.found(texture))
         if moving.relatedness >= RELATED and abs(moving.relatedness - still.relatedness) > GUESS_MARGIN:
@@ -186,9 +174,9 @@ def _plan_variants(guide: Guide) -> tuple[dict[str, _Variant], float]:
     return dict(best_first) | {"dissolve": _Variant(dissolve, relatedness)}, found
 
 
-def _leads_elsewhere(guess: Drift, error: float, known: Sequence[Drift], grid: Field) -> bool:
+def _leads_elsewhere(guess: Drift, error: float, known: Sequence[Drift], size: tuple[int, int]) -> bool:
     """Whether a guess is none of those that are known. error: the guess's, a standard one at most."""
-    nearest = min(motion.root_mean_square(guess - each, grid) for each in known)
+    nearest = min(motion.root_mean_square(guess - each, size) for each in known)
     return nearest > max(GUESS_PIXELS, GUESS_ERRORS * error)
 
 
@@ -198,8 +186,8 @@ def _score_variants(guide: Guide, variants: Mapping[str, _Variant]) -> dict[str,
     if len(variants) == 1 or min(len(guide.left), len(guide.right)) < FEWEST_NEIGHBOURS:
         return {}
     left, right = (
-        [_small(frame) for frame in side] for side in (guide.left[-BESIDE_FRAMES:], guide.right[:BESIDE_FRAMES])
-    )
+        [_small(frame) for frame in side] for side in (guide.left[-FEWEST_NEIGHBOURS:], guide.right[:FEWEST_NEIGHBOURS])
+    )  # more of them choose the same
     # No more points than the small pictures have.
     size = left[-1].shape[1::-1]
     grid = motion.positions(next(iter(variants.values())).path.grid_size)  # one for all
@@ -300,7 +288,8 @@ class _MorphPath:
         steps: int,
     ) -> _MorphPath:
         before, after = velocities
-        grid = motion.positions(_size_of(texture))
+        size = _size_of(texture)
+        grid = motion.positions(size)
         camera = motion.fit_drift(found.forward, found.forward_trust * texture)
         there = np.eye(3) + camera
         back = np.linalg.inv(there) - np.eye(3)
@@ -308,8 +297,8 @@ class _MorphPath:
         blur = FLOW_BLUR * found.fineness
         return cls(
             camera=camera,
-            left_tangent=_tangent(before.drift, before.drift_error, camera, grid, steps),
-            right_tangent=_tangent(after.drift @ there, after.drift_error, camera, grid, steps),
+            left_tangent=_tangent(before.drift, before.drift_error, camera, size, steps),
+            right_tangent=_tangent(after.drift @ there, after.drift_error, camera, size, steps),
             left=_LocalPath.plan(ahead, found.forward_trust, blur, own[0], steps),
             right=_LocalPath.plan(behind, found.backward_trust, blur, own[1], steps),
             steps=steps,
@@ -319,7 +308,7 @@ class _MorphPath:
     def grid_size(self) -> tuple[int, int]:
         return _size_of(self.left.target)
 
-    def sources(self, index: int, points: Field) -> _Sources:
+    def sources(self, index: int, points: Field) -> Sources:
         time = index / self.steps
         camera = np.eye(3) + (
             time**2 * (3 - 2 * time) * self.camera
@@ -332,7 +321,7 @@ class _MorphPath:
         right = _invert(self.right.displacement(self.steps - index, self.steps), motion.transform(to_right, points))
         left_weight = (1 - time) * _inside(left, self.grid_size) + LAST_RESORT
         right_weight = time * _inside(right, self.grid_size) + LAST_RESORT
-        return _Sources(left - points, right - points, right_weight / (left_weight + right_weight))
+        return Sources(left - points, right - points, right_weight / (left_weight + right_weight))
 
 
 @dataclass(frozen=True)
@@ -352,9 +341,9 @@ class _DissolvePath:
     def grid_size(self) -> tuple[int, int]:
         return _size_of(self.left_local)
 
-    def sources(self, index: int, points: Field) -> _Sources:
+    def sources(self, index: int, points: Field) -> Sources:
         time = np.full(points.shape[:2], index / self.steps, np.float32)
-        return _Sources(
+        return Sources(
             left=self._moved_on(self.left_camera, self.left_local, index, points) - points,
             right=self._moved_on(self.right_camera, self.right_local, self.steps - index, points) - points,
             right_share=motion.smoothstep(time, 0.0, 1.0),
@@ -382,14 +371,14 @@ def _significant(field: Field, error: Plane) -> Field:
     return field * motion.significance(motion.length(field), error)[..., None]
 
 
-def _tangent(velocity: Drift, error: float, camera: Drift, grid: Field, steps: int) -> Drift:
+def _tangent(velocity: Drift, error: float, camera: Drift, size: tuple[int, int], steps: int) -> Drift:
     """The velocity as a Hermite tangent: drawn towards the straight way where uncertain, limited where steep."""
     tangent = velocity * steps
-    chord, length = motion.root_mean_square(camera, grid), motion.root_mean_square(tangent, grid)
+    chord, length = motion.root_mean_square(camera, size), motion.root_mean_square(tangent, size)
     tangent = tangent * min(1.0, TANGENT_LIMIT * chord / (length + motion.TINY))
     deviation = tangent - camera
-    size = motion.root_mean_square(deviation, grid)
-    return camera + deviation * motion.significance(np.array(size), np.array(error * steps))
+    excess = motion.root_mean_square(deviation, size)
+    return camera + deviation * motion.significance(np.array(excess), np.array(error * steps))
 
 
 def _invert(displacement: Field, reached: Field) -> Field:
@@ -413,50 +402,11 @@ def _size_of(field: Field) -> tuple[int, int]:
     return field.shape[1], field.shape[0]
 
 
-class _Mixer:
-    """Makes frames out of two: each is taken apart once, however many frames it is in."""
-
-    def __init__(self, left: Frame, right: Frame, grid_size: tuple[int, int]) -> None:
-        """grid_size: (width, height) of the grid whose pixels the sources are given in."""
-        self._left, self._right = left.astype(np.float32), right.astype(np.float32)
-        self._dtype = left.dtype
-        height, width = left.shape[:2]
-        self._size = width, height
-        self._positions = motion.positions(self._size)
-        self._scale = np.array([width / grid_size[0], height / grid_size[1]], np.float32)
-
-    def mix(self, sources: _Sources) -> Frame:
-        """One frame, in the dtype and size of the two."""
-        right_share = cv2.resize(sources.right_share, self._size)
-        left, right = self._places(sources.left), self._places(sources.right)
-        mixed = np.empty(self._left.shape, self._dtype)
-        rows = math.ceil(STRIP_PIXELS / self._size[0])
-        for strip in (slice(row, row + rows) for row in range(0, len(mixed), rows)):
-            mixture, excess = self._resample(self._left, left[strip]), self._resample(self._right, right[strip])
-            excess -= mixture
-            cv2.accumulateProduct(excess, cv2.merge([right_share[strip]] * 3), mixture)
-            # The one that rounds, and saturates what the cubic overshoots, in a single pass.
-            cv2.addWeighted(mixture, 1.0, mixture, 0.0, 0.0, mixed[strip], DEPTHS[self._dtype])
-        return mixed
-
-    def _places(self, ways: Field) -> Field:
-        """Where they lead from each of the frame's pixels. Not places but ways are enlarged, since enlarging repeats
-        what is at the edge: one place for many pixels would smear them."""
-        places: Field = cv2.resize(ways * self._scale, self._size)
-        places += self._positions
-        return places
-
-    @staticmethod
-    def _resample(frame: motion.Floats, places: Field) -> motion.Floats:
-        resampled: motion.Floats = cv2.remap(frame, places, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        return resampled
-
-
 class _Maker:
     """Makes the frames between two others, on a path that is looked at in certain points; serves several threads."""
 
     def __init__(self, left: Frame, right: Frame, path: _Path, points: Field) -> None:
-        self._mixer = _Mixer(left, right, path.grid_size)
+        self._mixer = Mixer(left, right, path.grid_size)
         self._path, self._points = path, points
 
     def __call__(self, index: int) -> Frame:

@@ -16,6 +16,7 @@ low there.
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,6 @@ Drift = Floats
 MIN_SIDE = 32  # DIS has no pyramid to search on below that
 GRID_LONG_SIDE = 320  # what flow finds is no finer: a patch of DIS is 8 pixels wide
 MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
-VELOCITY_PAIRS = 4  # enough for a median and its error, few enough to be about the seam
 BASELINE_FRAMES = 3  # flow errs by a fixed part of a pixel, so a longer baseline measures a slow motion better
 CAMERA_STRIDE = 8  # grid pixels; what is closer together tells little new: a patch of DIS is 4 to 8 wide
 CAMERA_ITERATIONS = 15
@@ -48,6 +48,10 @@ ERROR_BLUR = 2.0  # grid pixels; an error from four values is itself uncertain, 
 TEXTURE_WINDOW = 5  # grid pixels; about what a patch of DIS weighs in
 OUTLIER_SCALE = 1.5  # near the standard deviation's 1.4826 of the median residual: beyond it a point loses its say
 TINY = 1e-6  # against division by zero
+
+# Whole flows and frames are what runs side by side here. OpenCV's own threads, which are all of the process's, would
+# spin for one another: on two cores a transition takes a third longer with them, one stream of flows a quarter.
+cv2.setNumThreads(max(1, (os.cpu_count() or 1) // 4))
 
 
 @dataclass(frozen=True)
@@ -97,18 +101,19 @@ def grid_size(frame: Frame, long_side: int = GRID_LONG_SIDE) -> tuple[int, int]:
 
 def to_grey(frame: Frame, size: tuple[int, int]) -> Grey:
     """The frame on the grid of ``size`` (width, height), as 8-bit luma, the same whatever the frame's depth."""
-    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-    if small.dtype == np.uint16:
-        small = cv2.convertScaleAbs(small, alpha=1 / 257)
-    grey: Grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    grey: Grey = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
+    if frame.dtype == np.uint16:
+        grey = cv2.convertScaleAbs(grey, alpha=1 / 257)
     return grey
 
 
 def positions(size: tuple[int, int]) -> Field:
     """Every grid pixel's own position, (h, w, 2)."""
     width, height = size
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    return np.dstack([x, y])
+    places = np.empty((height, width, 2), np.float32)
+    places[..., 0] = np.arange(width)
+    places[..., 1] = np.arange(height)[:, None]
+    return places
 
 
 def transform(matrix: Floats, points: Field) -> Field:
@@ -151,9 +156,11 @@ def significance(size: Floats, error: Floats) -> Floats:
     return shrunk
 
 
-def root_mean_square(drift: Drift, grid: Field) -> float:
-    """The drift's length over the picture, in grid pixels."""
-    return float(np.sqrt(np.mean(np.square(transform(drift, grid)).sum(axis=-1))))
+def root_mean_square(drift: Drift, size: tuple[int, int]) -> float:
+    """The drift's length over a picture of that (width, height), in grid pixels: from its positions' moments."""
+    (x, y), (xx, yy) = zip(*[((n - 1) / 2, (n - 1) * (2 * n - 1) / 6) for n in size], strict=True)
+    moments = np.array([[xx, x * y, x], [x * y, yy, y], [x, y, 1.0]])
+    return float(np.sqrt(np.einsum("ij,jk,ik", drift, moments, drift)))
 
 
 def estimate_flow(start: Grey, end: Grey, finest_scale: int = 0) -> Field:
@@ -213,17 +220,16 @@ def measure_velocity(frames: Frame) -> Velocity:
     if span == 0:
         plane = np.zeros((size[1], size[0]), np.float32)
         return Velocity(np.zeros((3, 3)), 0.0, np.dstack([plane, plane]), plane)
-    grid = positions(size)
     pairs = list(zip(greys[:-span], greys[span:], strict=True))
     flows = np.stack([estimate_flow(start, end) / np.float32(span) for start, end in pairs])
     drifts = np.stack([fit_drift(flow, texture(start)) for flow, (start, _) in zip(flows, pairs, strict=True)])
     to_error = 1.4826 / np.sqrt(len(pairs))
-    drift, flow = np.median(drifts, axis=0), np.median(flows, axis=0)
-    spread = length(np.median(np.abs(flows - flow), axis=0))
+    drift, flow = np.median(drifts, axis=0), _median(flows)
+    spread = length(_median(np.abs(flows - flow)))
     return Velocity(
         drift=drift,
-        drift_error=float(to_error * np.median([root_mean_square(each - drift, grid) for each in drifts])),
-        local=flow - transform(drift, grid),
+        drift_error=float(to_error * np.median([root_mean_square(each - drift, size) for each in drifts])),
+        local=flow - transform(drift, positions(size)),
         local_error=blur((to_error * spread).astype(np.float32), ERROR_BLUR),
     )
 
@@ -256,6 +262,13 @@ def match(left: Frame, right: Frame, guess: Drift) -> Match:
         backward_trust=_shrink(trusts[1], size),
         fineness=float(fineness.min()),
     )
+
+
+def _median(fields: Floats) -> Floats:
+    """Of (N, ...) along N; four times as fast as numpy's."""
+    ordered = cv2.sort(fields.reshape(len(fields), -1), cv2.SORT_EVERY_COLUMN | cv2.SORT_ASCENDING)
+    middle: Floats = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return middle.reshape(fields.shape[1:])
 
 
 def _shrink(values: Floats, size: tuple[int, int]) -> Floats:

