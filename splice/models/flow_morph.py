@@ -30,6 +30,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Protocol
 
@@ -43,8 +44,8 @@ from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rende
 from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
 
 SCORED_SIDE = 160  # pixels of the longer side of the pictures that variants are scored on: 320 chooses no better
-FEWEST_PAIRS, MOST_PAIRS = 2, 4  # that a velocity is the median of: few are about the seam itself, many err less
-FRAMES_A_PAIR = 16  # of the gap: the longer it is, the more an error is multiplied
+MOST_PAIRS = 4  # that a velocity is the median of: few are about the seam itself, many err less
+LEAST_EFFORT, FRAMES_OF_EFFORT = 2, 16  # pairs and refinements; one more every so many frames of the gap
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, less within a shot only on a fast camera
 MOST_FROZEN = 2.0  # of the score: in small dark pictures what moves by less than a level stands, the whole gap long
 DISSOLVE_MARGIN = 1.5  # of the score: small pictures hide the blur of a dissolve, which is the worse one where they tie
@@ -142,11 +143,13 @@ def _plan_variants(guide: Guide) -> tuple[dict[str, _Variant], float]:
     A dissolve can be rendered always, a morph only of sides that are related.
     """
     left, right = guide.left[-1], guide.right[0]
-    seen = min(MOST_PAIRS, FEWEST_PAIRS + guide.gap_frames // FRAMES_A_PAIR) + motion.BASELINE_FRAMES
-    sides = (guide.left[-seen:], guide.right[:seen])
+    effort = LEAST_EFFORT + guide.gap_frames // FRAMES_OF_EFFORT
+    seen, refinements = min(effort, MOST_PAIRS) + motion.BASELINE_FRAMES, min(effort, motion.MOST_REFINEMENTS)
+    search = partial(motion.match, left, right, refinements=refinements)
+    velocity = partial(motion.measure_velocity, refinements=refinements)
     with ThreadPoolExecutor(3) as threads:
-        matched = threads.submit(motion.match, left, right, np.zeros((3, 3)))
-        before, after = threads.map(motion.measure_velocity, sides)
+        matched = threads.submit(search, np.zeros((3, 3)))
+        before, after = threads.map(velocity, (guide.left[-seen:], guide.right[:seen]))
     still = matched.result()
     steps = guide.gap_frames + 1
     own = _OwnMotion.of(before.local, before), _OwnMotion.of(-after.local, after)
@@ -165,7 +168,7 @@ def _plan_variants(guide: Guide) -> tuple[dict[str, _Variant], float]:
     guess = (before.drift + after.drift) / 2 * steps
     error = (before.drift_error + after.drift_error) / 2 * steps
     if found < FOUND and _leads_elsewhere(guess, error, known, _size_of(texture)):
-        moving = motion.match(left, right, guess)
+        moving = search(guess)
         relatedness, found = max(relatedness, moving.relatedness), max(found, moving.found(texture))
         if moving.relatedness >= RELATED and abs(moving.relatedness - still.relatedness) > GUESS_MARGIN:
             morphs["extrapolate and morph"] = _Variant(plan(moving), moving.relatedness)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -37,6 +38,7 @@ Drift = Floats
 MIN_SIDE = 32  # DIS has no pyramid to search on below that
 GRID_LONG_SIDE = 320  # what flow finds is no finer: a patch of DIS is 8 pixels wide
 MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
+MOST_REFINEMENTS = 5  # of a flow
 BASELINE_FRAMES = 3  # flow errs by a fixed part of a pixel, so a longer baseline measures a slow motion better
 CAMERA_STRIDE = 8  # grid pixels; what is closer together tells little new: a patch of DIS is 4 to 8 wide
 CAMERA_ITERATIONS = 15
@@ -163,14 +165,16 @@ def root_mean_square(drift: Drift, size: tuple[int, int]) -> float:
     return float(np.sqrt(np.einsum("ij,jk,ik", drift, moments, drift)))
 
 
-def estimate_flow(start: Grey, end: Grey, finest_scale: int = 0) -> Field:
+def estimate_flow(start: Grey, end: Grey, finest_scale: int = 0, refinements: int = MOST_REFINEMENTS) -> Field:
     """Dense flow: what is at x in ``start`` is at ``x + flow[x]`` in ``end``.
 
-    finest_scale: 0: searched for in the picture itself; 1: in one of half the size, in half the time.
+    finest_scale: 0: searched for in the picture itself; 1: in one of half the size, in a quarter of the time.
+    refinements: variational ones, at every scale; all of them take as long as all the rest.
     """
     # A new object for every call: DIS keeps its buffers, so one must not serve two threads.
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(finest_scale)
+    search.setVariationalRefinementIterations(refinements)
     flow: Field = search.calc(start, end, None)
     return flow
 
@@ -208,11 +212,11 @@ def fit_drift(flow: Field, weight: Plane) -> Drift:
     return drift
 
 
-def measure_velocity(frames: Frame) -> Velocity:
+def measure_velocity(frames: Frame, refinements: int = MOST_REFINEMENTS) -> Velocity:
     """The velocity of a run of frames, (N, H, W, 3), on their grid; zero, and exactly so, for one frame.
 
     Medians over overlapping pairs, BASELINE_FRAMES apart, shrug off a duplicated frame or a failed flow; the error
-    is 1.4826 times the median absolute deviation over the root of their number.
+    is 1.4826 times the median absolute deviation over the root of their number. refinements: see ``estimate_flow``.
     """
     size = grid_size(frames[0])
     greys = [to_grey(frame, size) for frame in frames]
@@ -221,7 +225,7 @@ def measure_velocity(frames: Frame) -> Velocity:
         plane = np.zeros((size[1], size[0]), np.float32)
         return Velocity(np.zeros((3, 3)), 0.0, np.dstack([plane, plane]), plane)
     pairs = list(zip(greys[:-span], greys[span:], strict=True))
-    flows = np.stack([estimate_flow(start, end) / np.float32(span) for start, end in pairs])
+    flows = np.stack([estimate_flow(start, end, refinements=refinements) / np.float32(span) for start, end in pairs])
     drifts = np.stack([fit_drift(flow, texture(start)) for flow, (start, _) in zip(flows, pairs, strict=True)])
     to_error = 1.4826 / np.sqrt(len(pairs))
     drift, flow = np.median(drifts, axis=0), _median(flows)
@@ -234,8 +238,10 @@ def measure_velocity(frames: Frame) -> Velocity:
     )
 
 
-def match(left: Frame, right: Frame, guess: Drift) -> Match:
+def match(left: Frame, right: Frame, guess: Drift, refinements: int = MOST_REFINEMENTS) -> Match:
     """Matches two frames, the camera having moved by about ``guess`` in between, on their grid.
+
+    refinements: see ``estimate_flow``; the nearer the two frames are to each other, the fewer do.
 
     Looks at pictures finer than the grid, where the footage is. Both are taken half the way towards each other first,
     so that the flow has only to find what the guess leaves, and sees the same blur of resampling in both.
@@ -249,7 +255,8 @@ def match(left: Frame, right: Frame, guess: Drift) -> Match:
     middle_left = sample(to_grey(left, fine), transform(to_left, fine_grid))
     middle_right = sample(to_grey(right, fine), transform(to_right, fine_grid))
     with ThreadPoolExecutor(2) as threads:
-        ahead, back = threads.map(estimate_flow, (middle_left, middle_right), (middle_right, middle_left))
+        searched = partial(estimate_flow, refinements=refinements)
+        ahead, back = threads.map(searched, (middle_left, middle_right), (middle_right, middle_left))
     from_left, from_right = transform(to_middle, fine_grid), transform(np.linalg.inv(to_right), fine_grid)
     forward = transform(to_right, from_left + sample(ahead, from_left)) - fine_grid
     backward = transform(to_left, from_right + sample(back, from_right)) - fine_grid
