@@ -16,7 +16,7 @@ import pytest
 from bench.footage import BIG_BUCK_BUNNY, BIKES, SHOTS, Shot, hold_out, read_frames
 from bench.transitions import HardCut, psnr_db, ssim
 from splice.errors import RequestError
-from splice.models import find_model, flow_morph
+from splice.models import find_model, flow_morph, motion
 from splice.models.crossfade import Crossfade
 from splice.models.flow_morph import DISSOLVE_MARGIN, RELATED, FlowMorph
 from splice.models.mixing import Mixer
@@ -73,14 +73,17 @@ def test_the_same_guide_gives_the_same_bytes_in_any_thread(model: str) -> None:
     with ThreadPoolExecutor(4) as threads:
         digests = set(threads.map(digest, range(4)))
     before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    digests.add(digest(0))
-    cv2.setNumThreads(before)
+    try:
+        for opencv_threads in (1, 4):
+            cv2.setNumThreads(opencv_threads)
+            digests.add(digest(0))
+    finally:
+        cv2.setNumThreads(before)
     assert len(digests) == 1
 
 
 def test_sixteen_bits_render_what_eight_bits_do() -> None:
-    guide, _ = hold_out(SHOTS[3], width_pixels=320)
+    guide, _ = hold_out(SHOTS[3])
     deep = Guide(guide.left.astype(np.uint16) * 257, guide.right.astype(np.uint16) * 257, guide.gap_frames, guide.rate)
     for shallow, full in zip(render("flow_morph", guide), render("flow_morph", deep), strict=True):
         difference = np.abs(shallow - full / 257)
@@ -114,6 +117,15 @@ def test_a_fast_camera_is_followed_from_what_it_did_before() -> None:
     flight = SHOTS[1]
     assert notes_of(hold_out(flight)[0])["method"] == "extrapolate and morph"
     assert quality_of("chosen", flight)[0] > quality_of("morph", flight)[0] + 3
+
+
+@pytest.mark.parametrize("repeated", [1, 6])
+def test_a_first_or_last_frame_that_is_there_twice_does_not_slow_the_camera(repeated: int) -> None:
+    """Of seven frames of a pan by three pixels each."""
+    (picture,) = read_frames(BIG_BUCK_BUNNY, 40, 41, 640)
+    places = [3 * (index if index < repeated else index - 1) for index in range(7)]
+    velocity = motion.measure_velocity(np.stack([picture[40:220, place : place + 320] for place in places]))
+    np.testing.assert_allclose(velocity.drift[:2, 2], (-3.0, 0.0), atol=0.1)
 
 
 def test_slides_that_share_nothing_but_their_background_are_dissolved() -> None:
@@ -153,7 +165,7 @@ def test_a_dissolve_that_scores_about_as_well_is_not_taken(start: int, gap: int)
     """It is the blurred one, and further from the truth."""
     shot = Shot("Big Buck Bunny", BIG_BUCK_BUNNY, start, gap)
     psnr, similarity = zip(quality_of("chosen", shot), quality_of("dissolve", shot), strict=True)
-    assert psnr[0] > psnr[1] and similarity[0] > similarity[1]
+    assert psnr[0] > psnr[1] + 0.02 and similarity[0] > similarity[1]
 
 
 def test_of_the_methods_the_chosen_one_is_nearest_to_the_truth_on_average() -> None:

@@ -44,8 +44,9 @@ from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rende
 from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
 
 SCORED_SIDE = 160  # pixels of the longer side of the pictures that variants are scored on: 320 chooses no better
-MOST_PAIRS = 4  # that a velocity is the median of: few are about the seam itself, many err less
-LEAST_EFFORT, FRAMES_OF_EFFORT = 2, 16  # pairs and refinements; one more every so many frames of the gap
+SHORT_GAP = 16  # frames, below which a velocity right at the seam is worth more than one that errs less
+FEW_PAIRS, MANY_PAIRS = 2, 4  # of frames, that a velocity is measured from, in a short gap and in others
+LEAST_REFINEMENTS, FRAMES_A_REFINEMENT = 2, 16  # of flow, and one more for so many of the gap's frames
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, less within a shot only on a fast camera
 MOST_FROZEN = 2.0  # of the score: in small dark pictures what moves by less than a level stands, the whole gap long
 DISSOLVE_MARGIN = 1.5  # of the score: small pictures hide the blur of a dissolve, which is the worse one where they tie
@@ -143,8 +144,8 @@ def _plan_variants(guide: Guide) -> tuple[dict[str, _Variant], float]:
     A dissolve can be rendered always, a morph only of sides that are related.
     """
     left, right = guide.left[-1], guide.right[0]
-    effort = LEAST_EFFORT + guide.gap_frames // FRAMES_OF_EFFORT
-    seen, refinements = min(effort, MOST_PAIRS) + motion.BASELINE_FRAMES, min(effort, motion.MOST_REFINEMENTS)
+    refinements = min(motion.MOST_REFINEMENTS, LEAST_REFINEMENTS + guide.gap_frames // FRAMES_A_REFINEMENT)
+    seen = (FEW_PAIRS if guide.gap_frames < SHORT_GAP else MANY_PAIRS) + motion.BASELINE_FRAMES
     search = partial(motion.match, left, right, refinements=refinements)
     velocity = partial(motion.measure_velocity, refinements=refinements)
     with ThreadPoolExecutor(3) as threads:

@@ -16,7 +16,6 @@ low there.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -46,14 +45,14 @@ CAMERA_MIN_SCALE = 0.05  # grid pixels; the precision of DIS, so that a perfect 
 TRUSTED_ERROR = 1.0  # pixels of what is matched between going and coming back, up to which a flow is fully trusted
 DISTRUSTED_ERROR = 4.0  # and from which on not at all
 ERROR_ALLOWANCE = 0.05  # of a displacement: long ones come back less exactly (Sundaram et al.)
-ERROR_BLUR = 2.0  # grid pixels; an error from four values is itself uncertain, its neighbours know more
+ERROR_BLUR = 2.0  # grid pixels; an error from so few values is itself uncertain, its neighbours know more
 TEXTURE_WINDOW = 5  # grid pixels; about what a patch of DIS weighs in
 OUTLIER_SCALE = 1.5  # near the standard deviation's 1.4826 of the median residual: beyond it a point loses its say
 TINY = 1e-6  # against division by zero
 
 # Whole flows and frames are what runs side by side here. OpenCV's own threads, which are all of the process's, would
 # spin for one another: on two cores a transition takes a third longer with them, one stream of flows a quarter.
-cv2.setNumThreads(max(1, (os.cpu_count() or 1) // 4))
+cv2.setNumThreads(max(1, cv2.getNumThreads() // 4))
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,11 @@ def grid_size(frame: Frame, long_side: int = GRID_LONG_SIDE) -> tuple[int, int]:
 
 def to_grey(frame: Frame, size: tuple[int, int]) -> Grey:
     """The frame on the grid of ``size`` (width, height), as 8-bit luma, the same whatever the frame's depth."""
-    grey: Grey = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA)
-    if frame.dtype == np.uint16:
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    if grey.dtype == np.uint16:
         grey = cv2.convertScaleAbs(grey, alpha=1 / 257)
-    return grey
+    small: Grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return small
 
 
 def positions(size: tuple[int, int]) -> Field:
@@ -159,17 +159,19 @@ def significance(size: Floats, error: Floats) -> Floats:
 
 
 def root_mean_square(drift: Drift, size: tuple[int, int]) -> float:
-    """The drift's length over a picture of that (width, height), in grid pixels: from its positions' moments."""
-    (x, y), (xx, yy) = zip(*[((n - 1) / 2, (n - 1) * (2 * n - 1) / 6) for n in size], strict=True)
-    moments = np.array([[xx, x * y, x], [x * y, yy, y], [x, y, 1.0]])
-    return float(np.sqrt(np.einsum("ij,jk,ik", drift, moments, drift)))
+    """The drift's length over a picture of that (width, height), in grid pixels."""
+    width, height = size
+    # Of mean and variances of the positions: x and y are independent on a grid.
+    at_centre = drift @ [(width - 1) / 2, (height - 1) / 2, 1.0]
+    variances = [(width**2 - 1) / 12, (height**2 - 1) / 12]
+    return float(np.sqrt(at_centre @ at_centre + (drift[:, :2] ** 2 @ variances).sum()))
 
 
 def estimate_flow(start: Grey, end: Grey, finest_scale: int = 0, refinements: int = MOST_REFINEMENTS) -> Field:
     """Dense flow: what is at x in ``start`` is at ``x + flow[x]`` in ``end``.
 
     finest_scale: 0: searched for in the picture itself; 1: in one of half the size, in a quarter of the time.
-    refinements: variational ones, at every scale; all of them take as long as all the rest.
+    refinements: variational ones, at every scale; all of them take up to as long as the rest.
     """
     # A new object for every call: DIS keeps its buffers, so one must not serve two threads.
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -215,8 +217,9 @@ def fit_drift(flow: Field, weight: Plane) -> Drift:
 def measure_velocity(frames: Frame, refinements: int = MOST_REFINEMENTS) -> Velocity:
     """The velocity of a run of frames, (N, H, W, 3), on their grid; zero, and exactly so, for one frame.
 
-    Medians over overlapping pairs, BASELINE_FRAMES apart, shrug off a duplicated frame or a failed flow; the error
-    is 1.4826 times the median absolute deviation over the root of their number. refinements: see ``estimate_flow``.
+    Medians over overlapping pairs, BASELINE_FRAMES apart: of three pairs or more they shrug off what spoils one, a
+    failed flow or an outermost frame that is there twice; of two they are means. The error is 1.4826 times the median
+    absolute deviation over the root of their number. refinements: see ``estimate_flow``.
     """
     size = grid_size(frames[0])
     greys = [to_grey(frame, size) for frame in frames]
@@ -241,7 +244,7 @@ def measure_velocity(frames: Frame, refinements: int = MOST_REFINEMENTS) -> Velo
 def match(left: Frame, right: Frame, guess: Drift, refinements: int = MOST_REFINEMENTS) -> Match:
     """Matches two frames, the camera having moved by about ``guess`` in between, on their grid.
 
-    refinements: see ``estimate_flow``; the nearer the two frames are to each other, the fewer do.
+    refinements: see ``estimate_flow``.
 
     Looks at pictures finer than the grid, where the footage is. Both are taken half the way towards each other first,
     so that the flow has only to find what the guess leaves, and sees the same blur of resampling in both.
@@ -272,7 +275,7 @@ def match(left: Frame, right: Frame, guess: Drift, refinements: int = MOST_REFIN
 
 
 def _median(fields: Floats) -> Floats:
-    """Of (N, ...) along N; four times as fast as numpy's."""
+    """Of (N, ...) along N, finite; three times as fast as numpy's."""
     ordered = cv2.sort(fields.reshape(len(fields), -1), cv2.SORT_EVERY_COLUMN | cv2.SORT_ASCENDING)
     middle: Floats = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     return middle.reshape(fields.shape[1:])
