@@ -43,7 +43,7 @@ from splice.models.motion import Drift, Field, Match, Plane, Velocity
 from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering
 from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
 
-SCORED_SIDE = 160  # pixels of the longer side of the pictures that variants are scored on: 320 chooses no better
+SCORED_SIDE = 128  # pixels of the longer side of the pictures that variants are scored on: 320 chooses no better
 SHORT_GAP = 16  # frames, below which a velocity right at the seam is worth more than one that errs less
 FEW_PAIRS, MANY_PAIRS = 2, 4  # of frames, that a velocity is measured from, in a short gap and in others
 LEAST_REFINEMENTS, FRAMES_A_REFINEMENT = 2, 16  # of flow, and one more for so many of the gap's frames
