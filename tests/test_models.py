@@ -139,7 +139,7 @@ def test_slides_that_share_nothing_but_their_background_are_dissolved() -> None:
         return np.stack([blank] * 8)
 
     left, right = slide("Agenda", "- first", "- second"), slide("Results", "42 per cent", "of all")
-    notes = notes_of(Guide(left, right, 9, Fraction(25)))
+    notes = notes_of(Guide(left, right, 21, Fraction(25)))
     assert notes["relatedness"] > 0.9 and notes["method"] == "dissolve"
 
 

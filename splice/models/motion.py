@@ -36,7 +36,7 @@ Drift = Floats
 
 MIN_SIDE = 32  # DIS has no pyramid to search on below that
 GRID_LONG_SIDE = 320  # what flow finds is no finer: a patch of DIS is 8 pixels wide
-MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and this one is worth four times the pixels
+MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and over a long one is worth four times the pixels
 MOST_REFINEMENTS = 5  # of a flow
 BASELINE_FRAMES = 3  # flow errs by a fixed part of a pixel, so a longer baseline measures a slow motion better
 CAMERA_STRIDE = 8  # grid pixels; what is closer together tells little new: a patch of DIS is 4 to 8 wide
@@ -241,16 +241,22 @@ def measure_velocity(frames: Frame, refinements: int = MOST_REFINEMENTS) -> Velo
     )
 
 
-def match(left: Frame, right: Frame, guess: Drift, refinements: int = MOST_REFINEMENTS) -> Match:
+def match(
+    left: Frame,
+    right: Frame,
+    guess: Drift,
+    long_side: int = MATCH_LONG_SIDE,
+    refinements: int = MOST_REFINEMENTS,
+) -> Match:
     """Matches two frames, the camera having moved by about ``guess`` in between, on their grid.
 
-    refinements: see ``estimate_flow``.
+    long_side: pixels of the pictures looked at, where the footage has as many. refinements: see ``estimate_flow``.
 
     Looks at pictures finer than the grid, where the footage is. Both are taken half the way towards each other first,
     so that the flow has only to find what the guess leaves, and sees the same blur of resampling in both.
     """
     size = grid_size(left)
-    fine = grid_size(left, max(GRID_LONG_SIDE, min(MATCH_LONG_SIDE, max(left.shape[:2]))))
+    fine = grid_size(left, max(GRID_LONG_SIDE, min(long_side, max(left.shape[:2]))))
     fine_grid, fine_guess = positions(fine), _rescale(guess, size, fine)
     to_middle = np.eye(3) + 0.5 * fine_guess
     to_left = np.linalg.inv(to_middle)
