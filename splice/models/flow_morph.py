@@ -139,21 +139,37 @@ class _Variant:
     relatedness: float
 
 
+@dataclass(frozen=True)
+class _Care:
+    """How closely the sides are looked at. frames: of each, for its velocity. match_side: pixels of what is matched.
+    refinements: of every flow."""
+
+    frames: int
+    match_side: int
+    refinements: int
+
+    @classmethod
+    def of(cls, gap_frames: int) -> _Care:
+        """The longer the gap, the more an error is multiplied."""
+        short = gap_frames < SHORT_GAP
+        return cls(
+            frames=(FEW_PAIRS if short else MANY_PAIRS) + motion.BASELINE_FRAMES,
+            match_side=SHORT_MATCH_SIDE if short else motion.MATCH_LONG_SIDE,
+            refinements=min(motion.MOST_REFINEMENTS, LEAST_REFINEMENTS + gap_frames // FRAMES_A_REFINEMENT),
+        )
+
+
 def _plan_variants(guide: Guide) -> tuple[dict[str, _Variant], float]:
     """(those that can be rendered, the best related first; how much of the texture was found, see ``Match.found``).
 
     A dissolve can be rendered always, a morph only of sides that are related.
     """
-    left, right = guide.left[-1], guide.right[0]
-    refinements = min(motion.MOST_REFINEMENTS, LEAST_REFINEMENTS + guide.gap_frames // FRAMES_A_REFINEMENT)
-    short = guide.gap_frames < SHORT_GAP
-    seen = (FEW_PAIRS if short else MANY_PAIRS) + motion.BASELINE_FRAMES
-    side = SHORT_MATCH_SIDE if short else motion.MATCH_LONG_SIDE
-    search = partial(motion.match, left, right, long_side=side, refinements=refinements)
-    velocity = partial(motion.measure_velocity, refinements=refinements)
+    left, right, care = guide.left[-1], guide.right[0], _Care.of(guide.gap_frames)
+    search = partial(motion.match, left, right, long_side=care.match_side, refinements=care.refinements)
+    velocity = partial(motion.measure_velocity, refinements=care.refinements)
     with ThreadPoolExecutor(3) as threads:
         matched = threads.submit(search, np.zeros((3, 3)))
-        before, after = threads.map(velocity, (guide.left[-seen:], guide.right[:seen]))
+        before, after = threads.map(velocity, (guide.left[-care.frames :], guide.right[: care.frames]))
     still = matched.result()
     steps = guide.gap_frames + 1
     own = _OwnMotion.of(before.local, before), _OwnMotion.of(-after.local, after)

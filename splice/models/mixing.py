@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from splice.models import motion
-from splice.models.motion import Field, Floats, Plane
+from splice.models.motion import Field, Floats, Plane, Values
 from splice.models.protocol import Frame
 
 HALF_WAY = np.array([-1, 4, -11, 40, 40, -11, 4, -1], np.float32) / 64  # HEVC's taps around half a pixel
@@ -47,8 +47,8 @@ class Mixer:
         height, width = left.shape[:2]
         self._size = width, height
         # What can't be doubled is so large that nobody sees a linear lookup's softness.
-        times = 2 if 2 * max(self._size) - 1 <= LONGEST_SIDE else 1
-        self._left, self._right = (_doubled(side) if times == 2 else _four_channels(side) for side in (left, right))
+        prepare, times = (_doubled, 2) if 2 * max(self._size) - 1 <= LONGEST_SIDE else (_four_channels, 1)
+        self._left, self._right = prepare(left), prepare(right)
         self._positions = times * motion.positions(self._size)
         self._scale = np.array([times * width / grid_size[0], times * height / grid_size[1]], np.float32)
 
@@ -95,26 +95,27 @@ def _doubled(frame: Frame) -> Frame:
 
 def _half_way(frame: Frame, taps: Floats) -> Frame:
     """What is half a pixel further along the taps."""
-    # On 16 bits OpenCV's filter takes five times as long as on floats.
-    source = frame if frame.dtype == np.uint8 else frame.astype(np.float32)
     anchor = (taps.shape[1] - 1) // 2, (taps.shape[0] - 1) // 2
-    further: Frame = cv2.filter2D(source, -1, taps, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
-    return further if frame.dtype == np.uint8 else _rounded(further)
+    return _to_levels(cv2.filter2D(_to_values(frame), -1, taps, anchor=anchor, borderType=cv2.BORDER_REPLICATE))
 
 
-def _rounded(values: Floats) -> Frame:
-    """To 16 bits, saturated."""
-    rounded: Frame = cv2.addWeighted(values, 1.0, values, 0.0, 0.0, None, cv2.CV_16U)
-    return rounded
+def _blend(left: Frame, right: Frame, left_share: Plane, right_share: Plane) -> Frame:
+    return _to_levels(cv2.blendLinear(_to_values(left), _to_values(right), left_share, right_share))
+
+
+def _to_values(frame: Frame) -> Values:
+    """What OpenCV computes with: 8 bits as they are, 16 bits, which it can't blend and filters slowly, as floats."""
+    return frame if frame.dtype == np.uint8 else frame.astype(np.float32)
+
+
+def _to_levels(values: Values) -> Frame:
+    """And back: rounded, and saturated."""
+    if values.dtype == np.uint8:
+        return values
+    levels: Frame = cv2.addWeighted(values, 1.0, values, 0.0, 0.0, None, cv2.CV_16U)
+    return levels
 
 
 def _whole_pixels(frame: Frame) -> Frame:
     """Its four channels as one number, (H, W): copied at once."""
     return frame.view(np.dtype(f"u{frame.itemsize * 4}"))[..., 0]
-
-
-def _blend(left: Frame, right: Frame, left_share: Plane, right_share: Plane) -> Frame:
-    if left.dtype == np.uint8:
-        blended: Frame = cv2.blendLinear(left, right, left_share, right_share)
-        return blended
-    return _rounded(cv2.blendLinear(left.astype(np.float32), right.astype(np.float32), left_share, right_share))

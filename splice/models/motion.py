@@ -263,9 +263,9 @@ def match(
     to_right = (np.eye(3) + fine_guess) @ to_left
     middle_left = sample(to_grey(left, fine), transform(to_left, fine_grid))
     middle_right = sample(to_grey(right, fine), transform(to_right, fine_grid))
+    flow = partial(estimate_flow, refinements=refinements)
     with ThreadPoolExecutor(2) as threads:
-        searched = partial(estimate_flow, refinements=refinements)
-        ahead, back = threads.map(searched, (middle_left, middle_right), (middle_right, middle_left))
+        ahead, back = threads.map(flow, (middle_left, middle_right), (middle_right, middle_left))
     from_left, from_right = transform(to_middle, fine_grid), transform(np.linalg.inv(to_right), fine_grid)
     forward = transform(to_right, from_left + sample(ahead, from_left)) - fine_grid
     backward = transform(to_left, from_right + sample(back, from_right)) - fine_grid
