@@ -71,7 +71,7 @@ FRAMES_AT_ONCE = 2  # are mixed while the next is waited for: a core that one le
 class FlowMorph:
     """Morphs what the two sides share along its motion and dissolves the rest; renders the gap alone."""
 
-    spec = ModelSpec(name="flow_morph", revision="7", renders_context=False, reads_seed=False)
+    spec = ModelSpec(name="flow_morph", revision="8", renders_context=False, reads_seed=False)
 
     def __init__(self, method: str = "") -> None:
         """method: what to render wherever it can be tried, rather than what scores best; for comparison."""
