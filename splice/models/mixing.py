@@ -12,6 +12,7 @@ both, over 47 gaps of real shots), at half the time. A point that comes from a w
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -50,7 +51,8 @@ class Mixer:
         self._size = width, height
         # What can't be doubled is so large that nobody sees a linear lookup's softness.
         prepare, times = (_doubled, 2) if 2 * max(self._size) - 1 <= LONGEST_SIDE else (_four_channels, 1)
-        self._left, self._right = prepare(left), prepare(right)
+        with ThreadPoolExecutor(2) as threads:
+            self._left, self._right = threads.map(prepare, (left, right))
         self._positions = times * motion.positions(self._size)
         self._scale = np.array([times * width / grid_size[0], times * height / grid_size[1]], np.float32)
 

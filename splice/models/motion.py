@@ -37,6 +37,7 @@ Drift = Floats
 MIN_SIDE = 32  # DIS has no pyramid to search on below that
 GRID_LONG_SIDE = 320  # what flow finds is no finer: a patch of DIS is 8 pixels wide
 MATCH_LONG_SIDE = 640  # flow's error grows with the gap's motion, and over a long one is worth four times the pixels
+STRIDE = 3  # pixels between the patches of a flow, which are 8 wide
 MOST_REFINEMENTS = 5  # of a flow
 BASELINE_FRAMES = 3  # flow errs by a fixed part of a pixel, so a longer baseline measures a slow motion better
 CAMERA_STRIDE = 8  # grid pixels; what is closer together tells little new: a patch of DIS is 4 to 8 wide
@@ -167,16 +168,20 @@ def root_mean_square(drift: Drift, size: tuple[int, int]) -> float:
     return float(np.sqrt(at_centre @ at_centre + (drift[:, :2] ** 2 @ variances).sum()))
 
 
-def estimate_flow(start: Grey, end: Grey, finest_scale: int = 0, refinements: int = MOST_REFINEMENTS) -> Field:
+def estimate_flow(
+    start: Grey, end: Grey, finest_scale: int = 0, refinements: int = MOST_REFINEMENTS, stride: int = STRIDE
+) -> Field:
     """Dense flow: what is at x in ``start`` is at ``x + flow[x]`` in ``end``.
 
     finest_scale: 0: searched for in the picture itself; 1: in one of half the size, in a quarter of the time.
     refinements: variational ones, at every scale; all of them take up to as long as the rest.
+    stride: pixels between the patches that are searched for.
     """
     # A new object for every call: DIS keeps its buffers, so one must not serve two threads.
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(finest_scale)
     search.setVariationalRefinementIterations(refinements)
+    search.setPatchStride(stride)
     flow: Field = search.calc(start, end, None)
     return flow
 
@@ -214,12 +219,12 @@ def fit_drift(flow: Field, weight: Plane) -> Drift:
     return drift
 
 
-def measure_velocity(frames: Frame, refinements: int = MOST_REFINEMENTS) -> Velocity:
+def measure_velocity(frames: Frame, refinements: int = MOST_REFINEMENTS, stride: int = STRIDE) -> Velocity:
     """The velocity of a run of frames, (N, H, W, 3), on their grid; zero, and exactly so, for one frame.
 
     Medians over overlapping pairs, BASELINE_FRAMES apart: of three pairs or more they shrug off what spoils one, a
     failed flow or an outermost frame that is there twice; of two they are means. The error is 1.4826 times the median
-    absolute deviation over the root of their number. refinements: see ``estimate_flow``.
+    absolute deviation over the root of their number. refinements, stride: see ``estimate_flow``.
     """
     size = grid_size(frames[0])
     greys = [to_grey(frame, size) for frame in frames]
@@ -228,7 +233,8 @@ def measure_velocity(frames: Frame, refinements: int = MOST_REFINEMENTS) -> Velo
         plane = np.zeros((size[1], size[0]), np.float32)
         return Velocity(np.zeros((3, 3)), 0.0, np.dstack([plane, plane]), plane)
     pairs = list(zip(greys[:-span], greys[span:], strict=True))
-    flows = np.stack([estimate_flow(start, end, refinements=refinements) / np.float32(span) for start, end in pairs])
+    search = partial(estimate_flow, refinements=refinements, stride=stride)
+    flows = np.stack([search(*pair) / np.float32(span) for pair in pairs])
     drifts = np.stack([fit_drift(flow, texture(start)) for flow, (start, _) in zip(flows, pairs, strict=True)])
     to_error = 1.4826 / np.sqrt(len(pairs))
     drift, flow = np.median(drifts, axis=0), _median(flows)
