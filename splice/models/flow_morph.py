@@ -46,7 +46,8 @@ from splice.quality import FEWEST_NEIGHBOURS, score_seam, shrink
 SCORED_SIDE = 128  # pixels of the longer side of the pictures that variants are scored on: 320 chooses no better
 SHORT_GAP = 16  # frames, below which a velocity right at the seam is worth more than one that errs less
 FEW_PAIRS, MANY_PAIRS = 2, 4  # of frames, that a velocity is measured from, in a short gap and in others
-SHORT_STRIDE = 6  # of the flows of a velocity in a short gap, which gains nothing from a closer one, in twice the time
+LONG_GAP = 32  # frames, from which on the error of a velocity is multiplied so often that closer patches are worth it
+WIDE_STRIDE = 6  # of the flows of a velocity in other gaps: closer patches gain nothing there, in twice the time
 SHORT_MATCH_SIDE = 480  # pixels of the pictures matched over a short gap: 640 gain 0.04 dB there, for twice the time
 LEAST_REFINEMENTS, FRAMES_A_REFINEMENT = 2, 16  # of flow, and one more for so many of the gap's frames
 RELATED = 0.15  # relatedness: at most 0.11 across the cuts measured, less within a shot only on a fast camera
@@ -156,7 +157,7 @@ class _Care:
         short = gap_frames < SHORT_GAP
         return cls(
             frames=(FEW_PAIRS if short else MANY_PAIRS) + motion.BASELINE_FRAMES,
-            stride=SHORT_STRIDE if short else motion.STRIDE,
+            stride=WIDE_STRIDE if gap_frames < LONG_GAP else motion.STRIDE,
             match_side=SHORT_MATCH_SIDE if short else motion.MATCH_LONG_SIDE,
             refinements=min(motion.MOST_REFINEMENTS, LEAST_REFINEMENTS + gap_frames // FRAMES_A_REFINEMENT),
         )
