@@ -128,7 +128,8 @@ def test_a_first_or_last_frame_that_is_there_twice_does_not_slow_the_camera(repe
     np.testing.assert_allclose(velocity.drift[:2, 2], (-3.0, 0.0), atol=0.1)
 
 
-def test_slides_that_share_nothing_but_their_background_are_dissolved() -> None:
+@pytest.mark.parametrize(("gap_frames", "relatedness"), [(9, 0.7), (21, 0.9)])
+def test_slides_that_share_nothing_but_their_background_are_dissolved(gap_frames: int, relatedness: float) -> None:
     """Nine tenths of them are the same, and nothing of what is on them."""
 
     def slide(*lines: str) -> Frame:
@@ -139,8 +140,8 @@ def test_slides_that_share_nothing_but_their_background_are_dissolved() -> None:
         return np.stack([blank] * 8)
 
     left, right = slide("Agenda", "- first", "- second"), slide("Results", "42 per cent", "of all")
-    notes = notes_of(Guide(left, right, 21, Fraction(25)))
-    assert notes["relatedness"] > 0.9 and notes["method"] == "dissolve"
+    notes = notes_of(Guide(left, right, gap_frames, Fraction(25)))
+    assert notes["relatedness"] > relatedness and notes["method"] == "dissolve"
 
 
 def test_frames_are_made_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
