@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -55,11 +56,19 @@ def hold_run(run_id: str, folder: RunFolder) -> Iterator[bool]:
         is_held = _lock(folder, held) and (not PREFECT_API_URL.value() or _lease(run_id, held))
         if is_held:
             _tag_own_run(run_id, _at_work())
-            for partial in folder.path.rglob(f"{PARTIAL_PREFIX}*"):
-                # A child run that has outlived the holder may be writing its window.
-                if folder.path / "seams" not in partial.parents:
-                    partial.unlink(missing_ok=True)
+            _delete_partials(folder)
         yield is_held
+
+
+def _delete_partials(folder: RunFolder) -> None:
+    for partial in list(folder.path.rglob(f"{PARTIAL_PREFIX}*")):
+        # A child run that has outlived the holder may be writing its window.
+        if folder.path / "seams" in partial.parents:
+            continue
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def run_tag(run_id: str) -> str:
