@@ -27,6 +27,7 @@ import sys
 from abc import ABC
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -311,6 +312,8 @@ def main(
     """Serve a work pool, with the model kept loaded between runs."""
     # Where the deployments' pull step is to find the code.
     os.environ.setdefault("JOIN_CLIPS_HOME", str(CHILD.parent.parent))
+    # A shell script's & lets a process ignore SIGINT, and SIGTERM with it, which Prefect turns into SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with temporary_settings(set_defaults={PREFECT_WORKER_QUERY_SECONDS: QUERY_SECONDS}):
         asyncio.run(work(WarmWorker(work_pool_name=pool, limit=limit, name=name), with_healthcheck))
 
@@ -319,9 +322,11 @@ async def work(worker: WarmWorker, with_healthcheck: bool) -> None:
     """Until SIGINT or SIGTERM; a second one kills."""
     # Inside the loop, as the stock command: it forwards to the handler that asyncio has set by now.
     setup_signal_handlers_worker(os.getpid(), "the warm worker", print)
+    # In a log file, too, at once: Python would keep it until there is more.
+    say = partial(print, flush=True)
     with suppress(asyncio.CancelledError):
-        await worker.start(with_healthcheck=with_healthcheck)
-    print(f"Worker {worker.name!r} stopped!")
+        await worker.start(with_healthcheck=with_healthcheck, printer=say)
+    say(f"Worker {worker.name!r} stopped!")
 
 
 if __name__ == "__main__":

@@ -63,9 +63,15 @@ def started(server: PrefectServer, log: Path, pool: str, limit: int = 1, **varia
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template), overwrite=True)
     command = [sys.executable, "-m", "deployments.gpu_worker", "--pool", pool, "--limit", str(limit)]
+    environment = {**server.environment, "PYTHONUNBUFFERED": "", **variables}
     with log.open("w") as file:
+        # With SIGINT ignored, as a shell script's & does it.
         process = subprocess.Popen(
-            command, cwd=ROOT, env={**server.environment, **variables}, stdout=file, stderr=subprocess.STDOUT
+            ["sh", "-c", 'trap "" INT && exec "$@"', "sh", *command],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
         )
     try:
         until(lambda: "started!" in log.read_text(), "start of the worker")
