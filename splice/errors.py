@@ -4,7 +4,7 @@
     +-- RequestError (also a ValueError)   the request can't be carried out as it stands; the user can change it
     +-- MediaError                         a file can't be read or written as it should be
     |   +-- TransferError                  it could not be fetched or stored now; the same thing may work later
-    +-- GenerationError                    a transition model did not keep its promise
+    +-- GenerationError                    a transition model failed, or did not keep its promise
         +-- RecipeMismatch                 seams are made by another version of the code here than was asked for
 
 Every message says what, where, got, needed, and the remedy.
@@ -44,7 +44,7 @@ class TransferError(MediaError):
 
 
 class GenerationError(SpliceError):
-    """A transition model did not keep its promise: wrong count, size or type of frames."""
+    """A transition model failed, or did not keep its promise: wrong count, size or type of frames."""
 
 
 class RecipeMismatch(GenerationError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -38,9 +39,21 @@ def generate_transition(timeline: Timeline, transition: Transition, model: Trans
 
 
 def render_guide(guide: Guide, settings: ModelSettings, model: TransitionModel) -> Rendering:
-    """Let ``model`` render a guide. While they are drawn, its frames are checked: GenerationError as above."""
-    rendering = model.render(guide, settings)
+    """Let ``model`` render a guide. While they are drawn, its frames are checked: GenerationError as above.
+
+    GenerationError, too, where it fails as torch does and CUDA: with a RuntimeError, out of memory among them.
+    """
+    with _failures_of(model):
+        rendering = model.render(guide, settings)
     return Rendering(_checked(rendering.frames, guide, model), rendering.notes)
+
+
+@contextmanager
+def _failures_of(model: TransitionModel) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise GenerationError(f"{model.spec.name} failed: {error}") from error
 
 
 def lay_rendering(timeline: Timeline, transition: Transition, rendering: Rendering) -> GeneratedTransition:
@@ -55,15 +68,16 @@ def _checked(frames: Iterator[Frame], guide: Guide, model: TransitionModel) -> I
     needed = guide.window_frames if model.spec.renders_context else guide.gap_frames
     wanted = (guide.left.shape[1:], guide.left.dtype)
     count = 0
-    for frame in frames:
-        if (frame.shape, frame.dtype) != wanted:
-            raise GenerationError(
-                f"{model.spec.name} rendered frame {count} as {frame.dtype} {frame.shape}, "
-                f"needed is {wanted[1]} {wanted[0]}"
-            )
-        count += 1
-        if count <= needed:
-            yield frame
+    with _failures_of(model):
+        for frame in frames:
+            if (frame.shape, frame.dtype) != wanted:
+                raise GenerationError(
+                    f"{model.spec.name} rendered frame {count} as {frame.dtype} {frame.shape}, "
+                    f"needed is {wanted[1]} {wanted[0]}"
+                )
+            count += 1
+            if count <= needed:
+                yield frame
     if count != needed:
         raise GenerationError(f"{model.spec.name} rendered {count} frames, needed are {needed}")
 

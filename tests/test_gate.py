@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from splice.gate import Attempt, make_best
 from splice.layout import RunFolder
 from splice.media import probe_clip, read_output, to_rgb
 from splice.models.crossfade import Crossfade
-from splice.models.protocol import Guide, ModelSettings, ModelSpec, Rendering, TransitionModel
+from splice.models.protocol import Frame, Guide, ModelSettings, ModelSpec, Rendering, TransitionModel
 from splice.plan import plan_timeline
 from splice.request import parse_request
 from splice.types import FrameRange, Timeline, Transition
@@ -117,14 +118,35 @@ def test_a_seam_that_cannot_be_measured_is_kept(tmp_path: Path) -> None:
 
 
 class Failing(Flasher):
-    """Fails from its second try on."""
+    """Fails from its second try on, at once or at its third frame."""
+
+    def __init__(self, error: Exception, good_frames: int) -> None:
+        super().__init__([60, 0])
+        self.error, self.good_frames = error, good_frames
 
     def render(self, guide: Guide, settings: ModelSettings) -> Rendering:
-        if self.seeds:
-            raise GenerationError("out of memory")
-        return super().render(guide, settings)
+        is_first = not self.seeds
+        if not is_first and not self.good_frames:
+            raise self.error
+        rendering = super().render(guide, settings)
+        return rendering if is_first else Rendering(self.broken_off(rendering.frames), rendering.notes)
+
+    def broken_off(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        yield from islice(frames, self.good_frames)
+        raise self.error
 
 
-def test_a_later_try_that_fails_loses_nothing(clips: list[Path], tmp_path: Path) -> None:
-    flash, (first, second) = _make(clips, Failing([60]), tmp_path, max_seam_score=0, quality_retries=1)
-    assert flash == 60 and first.score and (second.score, second.unscored) == (None, "out of memory")
+@pytest.mark.parametrize("good_frames", [0, 2])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (GenerationError("out of memory"), "out of memory"),
+        (RuntimeError("CUDA error"), "flasher failed: CUDA error"),
+    ],
+)
+def test_a_later_try_that_fails_loses_nothing(
+    clips: list[Path], tmp_path: Path, error: Exception, said: str, good_frames: int
+) -> None:
+    model = Failing(error, good_frames)
+    flash, (first, second) = _make(clips, model, tmp_path, max_seam_score=0, quality_retries=1)
+    assert flash == 60 and first.score and (second.score, second.unscored) == (None, said)

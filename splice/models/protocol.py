@@ -114,7 +114,11 @@ class Rendering:
 
 
 class TransitionModel(Protocol):
-    """Renders the frames of a seam. Deterministic: same guide and settings, same frames."""
+    """Renders the frames of a seam. Deterministic: same guide and settings, same frames.
+
+    Where it fails it raises GenerationError, or a RuntimeError as torch does: at a later try (``quality_retries``) the
+    best one so far is kept then. Whatever else it raises fails the seam.
+    """
 
     @property
     def spec(self) -> ModelSpec: ...
