@@ -6,14 +6,14 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from bench.footage import BIG_BUCK_BUNNY, BIKES, SHOTS, Shot, hold_out, read_frames
+from bench.footage import BIG_BUCK_BUNNY, BIKES, CITY, SHOTS, Shot, hold_out, read_frames
 from bench.transitions import HardCut, psnr_db, ssim
 from splice.errors import RequestError
 from splice.models import find_model, flow_morph, motion
@@ -144,6 +144,25 @@ def test_slides_that_share_nothing_but_their_background_are_dissolved(gap_frames
     assert notes["relatedness"] > relatedness and notes["method"] == "dissolve"
 
 
+def test_pictures_that_share_all_of_their_texture_and_little_else_are_dissolved() -> None:
+    """A label stays as it is above stripes, along which nothing can be followed, and the stripes change."""
+
+    def picture(seed: int) -> Frame:
+        rows = np.random.default_rng(seed).integers(0, 256, (12, 1)).astype(np.uint8)
+        stripes = np.tile(cv2.resize(rows, (1, 640), interpolation=cv2.INTER_CUBIC), (1, 360))
+        label = np.random.default_rng(0).integers(0, 256, (4, 12, 3)).astype(np.uint8)
+        whole = np.dstack([stripes] * 3)
+        whole[:67] = 0
+        whole[17:50, 40:139] = cv2.resize(label, (99, 33), interpolation=cv2.INTER_CUBIC)
+        return np.stack([whole] * 8)
+
+    guide = Guide(picture(2), picture(3), 9, Fraction(25))
+    match = motion.match(guide.left[-1], guide.right[0], np.zeros((3, 3)), long_side=flow_morph.SHORT_MATCH_SIDE)
+    texture = motion.texture(motion.to_grey(guide.left[-1], motion.grid_size(guide.left[-1])))
+    assert match.relatedness < flow_morph.RELATED and match.found(texture) >= flow_morph.FOUND
+    assert notes_of(guide)["method"] == "dissolve" and len(render("flow_morph", guide)) == 9
+
+
 def test_frames_are_made_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long gap at a large size would not fit into memory."""
     made = []
@@ -161,12 +180,15 @@ def test_frames_are_made_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch
     assert sum(1 for _ in frames) == 97
 
 
-@pytest.mark.parametrize(("start", "gap"), [(84, 12), (8, 9), (100, 9)])
-def test_a_dissolve_that_scores_about_as_well_is_not_taken(start: int, gap: int) -> None:
-    """It is the blurred one, and further from the truth."""
-    shot = Shot("Big Buck Bunny", BIG_BUCK_BUNNY, start, gap)
-    psnr, similarity = zip(quality_of("chosen", shot), quality_of("dissolve", shot), strict=True)
-    assert psnr[0] > psnr[1] + 0.02 and similarity[0] > similarity[1]
+def test_a_dissolve_that_scores_a_little_better_is_not_taken() -> None:
+    """It is the blurred one, and mostly further from the truth."""
+    places = ((BIG_BUCK_BUNNY, 38, 9), (BIKES, 165, 9), (BIKES, 205, 12), (CITY, 154, 9), (CITY, 169, 9))
+    shots = [Shot(video.file_name, video, start, gap) for video, start, gap in places]
+    for shot in shots:
+        notes = notes_of(hold_out(shot)[0])
+        assert 0.4 < notes["morph score"] - notes["dissolve score"] < DISSOLVE_MARGIN
+    chosen, dissolved = (np.mean([quality_of(name, shot) for shot in shots], axis=0) for name in ("chosen", "dissolve"))
+    assert (chosen - dissolved > (0.5, 0.01)).all(), f"PSNR, SSIM: {chosen}, {dissolved}"
 
 
 def test_of_the_methods_the_chosen_one_is_nearest_to_the_truth_on_average() -> None:
@@ -211,8 +233,12 @@ def test_light_changes_without_a_ghost_of_what_stands_still(gain: float, gamma: 
 def test_the_generated_frames_touch_both_sides_without_a_jump() -> None:
     guide, _ = hold_out(Shot("street", BIKES, 146, 9))
     frames = render("flow_morph", guide)
-    assert psnr_db(frames[0], guide.left[-1]) > psnr_db(frames[-1], guide.left[-1])
-    assert psnr_db(frames[-1], guide.right[0]) > psnr_db(frames[0], guide.right[0])
+
+    def steps(*run: Frame) -> list[float]:
+        return [float(cv2.absdiff(*pair).mean()) for pair in pairwise(run)]
+
+    beside = steps(*guide.left) + steps(*guide.right)
+    assert max(steps(guide.left[-1], *frames, guide.right[0])) <= max(beside)
 
 
 @pytest.mark.parametrize(

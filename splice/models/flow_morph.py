@@ -89,7 +89,8 @@ class FlowMorph:
         the best related. Where FOUND of the left side's texture is found on the right, a dissolve is not tried.
         """
         variants, found = _plan_variants(guide)
-        tried = {name: each for name, each in variants.items() if name != "dissolve" or found < FOUND}
+        is_dissolve_tried = found < FOUND or len(variants) == 1
+        tried = {name: each for name, each in variants.items() if name != "dissolve" or is_dissolve_tried}
         scores = {} if self._method else _score_variants(guide, tried)
         method = _best(scores) if scores else next(iter(variants))
         method = self._method if self._method in variants else method
