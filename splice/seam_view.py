@@ -40,11 +40,10 @@ class SeamView:
 
     numbers: of its frames in the output: up to NEIGHBOURS before, the transition's, up to NEIGHBOURS after.
     span: positions in ``numbers`` of the transition's frames. gap: of those among them that were generated.
-    pictures: by position, upright, (H, W, 3) uint8 RGB; of a long seam every ``stride``-th.
+    pictures: by position, upright, (H, W, 3) uint8 RGB; of a long gap its first, its last, and every ``stride``-th.
     score: None where there are too few frames beside the seam; unscored says so.
     """
 
-    transition: Transition
     numbers: Sequence[int]
     span: FrameRange
     gap: FrameRange
@@ -79,6 +78,7 @@ def view_seam(timeline: Timeline, join: Join, transition: Transition, video: Pat
     before, after = min(NEIGHBOURS, place.start), min(NEIGHBOURS, rest)
     span = FrameRange(before, before + transition.frame_count)
     gap_start = span.start + len(transition.blend_left)
+    gap = FrameRange(gap_start, gap_start + transition.gap_frame_count)
     numbers = [n % join.frame_count for n in range(place.start - before, place.start + transition.frame_count + after)]
     stride = -(-len(numbers) // MOST_PICTURES)
     pictures: dict[int, Frame] = {}
@@ -86,17 +86,16 @@ def view_seam(timeline: Timeline, join: Join, transition: Transition, video: Pat
     def measured() -> Iterator[Picture]:
         for position, frame in enumerate(_read(timeline, join, video, numbers)):
             view, picture = look(frame, timeline.format)
-            if position % stride == 0 or not span.start <= position < span.stop:
+            if position % stride == 0 or not gap.start < position < gap.stop - 1:
                 pictures[position] = view
             yield picture
 
     signals = measure_signals(measured())
     score, unscored = _score(signals, span, min(before, place.before), min(after, place.after))
     return SeamView(
-        transition=transition,
         numbers=numbers,
         span=span,
-        gap=FrameRange(gap_start, gap_start + transition.gap_frame_count),
+        gap=gap,
         pictures=pictures,
         stride=stride,
         signals=signals,

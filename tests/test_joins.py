@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ class Painter:
         unit = 1 if guide.left.dtype == np.uint8 else 257
         pictures = (np.full_like(guide.left[0], _grey(n) * unit) for n in range(guide.window_frames))
         return Rendering(frames=pictures, notes={"painted": guide.window_frames})
+
+
+class Blank:
+    """Renders a gap of any length, all of it in one grey."""
+
+    spec = ModelSpec("blank", "1", renders_context=False)
+
+    def render(self, guide: Guide, settings: ModelSettings) -> Rendering:
+        return Rendering(repeat(np.full_like(guide.left[0], LEVEL_FLOOR), guide.gap_frames))
 
 
 def _grey(window_index: int) -> int:
@@ -434,12 +444,13 @@ def test_a_model_that_breaks_its_promise_is_an_error(
         ([20, 20], {**PAINTED, "gap_frame_count": 9}, 0),
         ([20, 20], {**PAINTED, "gap_frame_count": 1, "blend_frames": 0}, 0),
         ([20, 20], {**PAINTED, "gap_frame_count": 9, "loop": True}, 0),
+        ([20, 20], {"model": "blank", "gap_frame_count": 700}, 0),
         ([2, 2], {"model": "crossfade", "gap_frame_count": 5}, 0),
         ([20, 20], {**PAINTED, "gap_frame_count": 9}, 90),
         ([20, 20], {**PAINTED, "gap_frame_count": 9}, 180),
         ([20, 20], {**PAINTED, "gap_frame_count": 9}, 270),
     ],
-    ids=["plain", "gap of one", "loop", "short clips", "turned 90", "turned 180", "turned 270"],
+    ids=["plain", "gap of one", "loop", "long gap", "short clips", "turned 90", "turned 180", "turned 270"],
 )
 def test_contact_sheets_show_the_seam(
     tmp_path: Path, counts: list[int], parameters: dict[str, Any], rotation: int
@@ -448,7 +459,7 @@ def test_contact_sheets_show_the_seam(
         make_clip(tmp_path / f"{i}.mp4", clip_id=i, frame_count=count, rotation=rotation)
         for i, count in enumerate(counts)
     ]
-    models: dict[str, TransitionModel] = {"painter": Painter(), "crossfade": Crossfade()}
+    models: dict[str, TransitionModel] = {"painter": Painter(), "blank": Blank(), "crossfade": Crossfade()}
     timeline = _plan(clips, models, **parameters)
     outputs = execute(timeline, models, RunFolder(tmp_path / "run"))
     blend = parameters.get("blend_frames", 3) if parameters["model"] == "painter" else 0
@@ -463,7 +474,7 @@ def test_contact_sheets_show_the_seam(
         # Blended frames next to the seam read as nothing.
         assert tiles[: 4 - blend] == before[: 4 - blend]
         assert tiles[12 + blend :] == after[blend:]
-        if timeline.transitions[0].spec.name == "painter":
+        if timeline.transitions[0].spec.name != "crossfade":
             assert tiles[4:12] == [None] * 8
 
 
