@@ -272,13 +272,15 @@ def _finish(state: State[Any], request: JoinRequest, as_json: bool) -> None:
         _stop(f"{state.message} (run_id {request.run_id})", EXIT_FAILED)
     result = state.result()
     assert isinstance(result, JoinResult)
+    folder = RunFolder.of(request.output_base_dir, request.run_id)
     for joined in result.joins:
-        _say_what_was_done(Path(joined.path).parent, is_last=joined is result.joins[-1])
+        _say_what_was_done(joined.path, folder, is_last=joined is result.joins[-1])
     print(result.model_dump_json() if as_json else result.output.path)
 
 
-def _say_what_was_done(home: Path, is_last: bool) -> None:
+def _say_what_was_done(video: str, folder: RunFolder, is_last: bool) -> None:
     """What a join did itself, and of the last one what all of its video is made of, from its report."""
+    home = folder.local(video).parent
     try:
         report = json.loads((home / "report.json").read_text())
     except OSError:
@@ -289,7 +291,7 @@ def _say_what_was_done(home: Path, is_last: bool) -> None:
     # Reports of earlier versions have no scores.
     scores = [seam.get("score") for seam in report["seams"]]
     said = ", ".join("-" if score is None else f"{score:.1f}" for score in scores)
-    console.print(f"  seam score {said}: {home / 'report.html'}")
+    console.print(f"  seam score {said}: {folder.location(home / 'report.html')}")
     for seam in report["seams"]:
         limit = seam.get("gate", {}).get("max_seam_score")
         if limit is not None and (seam["score"] or 0) > limit:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from prefect.states import State
 
 from flows.join_clips import join_clips
+from tests.conftest import ROOT, PrefectServer
 from tests.s3_server import S3Server, run_s3_server
 from tests.test_flow import executed
 
@@ -91,6 +95,32 @@ def test_from_s3_to_s3_as_from_folder_to_folder(
     assert again.is_completed(), again
     assert executed(again, 3) & {"join_0", "join_1", "join_0_transition", "join_1_transition"} == {"join_1"}
     assert objects(s3, "out/join_clips_run_there/")["join_1/joined_output.mp4"] == stored["join_1/joined_output.mp4"]
+
+
+def test_the_command_line_says_how_good_the_seams_are_that_it_stored(
+    machine: Path, stored_clips: list[str], prefect_server: PrefectServer
+) -> None:
+    options = ["--model", "crossfade", "--gap-frames", "5", "--run-id", "said", "--max-seam-score", "0"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "flows.join_clips",
+            *stored_clips[:2],
+            *options,
+            "--output-base-dir",
+            f"s3://{BUCKET}/out",
+        ],
+        cwd=ROOT,
+        env={**os.environ, **prefect_server.environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = f"s3://{BUCKET}/out/join_clips_run_said/join_0"
+    assert done.stdout == f"{folder}/joined_output.mp4\n"
+    assert "seam score" in done.stderr and f": {folder}/report.html" in done.stderr
+    assert "seam 0 is worse than max_seam_score 0.0" in done.stderr
 
 
 def test_a_clip_that_changed_in_the_bucket_is_another_clip(
