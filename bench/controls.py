@@ -20,6 +20,7 @@ import numpy as np
 from bench.footage import MORE_SHOTS, SHOTS, WIDTH_PIXELS, Shot, read_frames
 from splice.models.protocol import Frame
 from splice.quality import NEIGHBOURS, TOLERANCES, SeamScore, measure_signals, picture_of, score_seam, score_signals
+from splice.report_page import RED
 
 RESULTS = Path(__file__).parent / "results" / "controls.md"
 SPAN_FRAMES = 13
@@ -159,12 +160,16 @@ def _found_by(scores: Sequence[SeamScore], truths: Sequence[SeamScore]) -> str:
 
 
 def spread_table(shots: Sequence[Shot]) -> str:
-    """How large every penalty of untouched footage is: the middle of all spans, and what one in twenty exceeds."""
+    """How large every penalty of untouched footage is: the middle of all spans, what one in twenty exceeds, and how
+    many spans it is red in, in a report."""
     scores = [asdict(score) for shot in shots for score in untouched(shot)]
-    lines = [["penalty", f"median of {len(scores)} untouched spans", "one in twenty exceeds"], ["---", "---:", "---:"]]
-    for name in TOLERANCES:
-        middle, high = np.quantile([score[name] for score in scores], [0.5, 0.95])
-        lines.append([name, f"{middle:.2f}", f"{high:.2f}"])
+    values = np.array([[score[name] for name in TOLERANCES] for score in scores])
+    middle, high = np.quantile(values, [0.5, 0.95], axis=0)
+    red = (values >= RED).mean(axis=0)
+    head = ["penalty", f"median of {len(scores)} untouched spans", "one in twenty exceeds", f"{RED:.0f} or more in"]
+    lines = [head, ["---", "---:", "---:", "---:"]]
+    lines += [[name, f"{middle[n]:.2f}", f"{high[n]:.2f}", f"{red[n]:.0%}"] for n, name in enumerate(TOLERANCES)]
+    lines.append(["any of them", "", "", f"{(values >= RED).any(axis=1).mean():.0%}"])
     return _markdown(lines)
 
 

@@ -4,7 +4,7 @@ Nothing here is learned, and nothing knows the truth. Every signal is a series o
 reaches in the frames beside the seam is normal there, and what it is at the edges of the generated span and within it
 is held against that: a penalty is by how much the worst frame is beyond normal. Normal is the largest value beside the
 seam, not the median: what the clips do themselves, jerks too, is no fault of a seam. Untouched footage mostly has
-penalties near 0; one span of twenty reaches between 1 and 2 (``bench.controls``). The score is the sum of the
+penalties near 0; none exceeds 2 in more than one span of twenty (``bench.controls``). The score is the sum of the
 penalties.
 
 Of the sound there is the step of its level (``level_step``); how far sound and picture are apart is read off the

@@ -20,6 +20,9 @@ from splice.seam_view import SeamView
 MOST_SHOWN = 24
 """Seams that come with pictures, the worst ones; a page of hundreds of megabytes opens nowhere."""
 
+RED = 2.0
+"""A penalty from which on it stands out on the page: one in eight untouched spans has one (``bench.controls``)."""
+
 PLOT_WIDTH, PLOT_HEIGHT = 400, 100
 
 
@@ -79,6 +82,7 @@ class ReportPage:
         shown = ("join", "earlier_joins", "frames", "seconds", "total", "tracks", "recipe")
         return _template().render(
             **{name: report[name] for name in shown},
+            red=RED,
             segments=[
                 {"clip": "", "source_start": "", "kind": _kind(segment), **segment} for segment in report["segments"]
             ],
