@@ -38,6 +38,7 @@ from tasks.steps import (
     join_clips_child,
     prepare_clip,
     publish_result,
+    read_request,
     record_request,
     write_request,
 )
@@ -128,7 +129,7 @@ def join_clips(
     """
     request = parse_request(locals())
     find_specs(request)
-    if request.gpu_deployment is not None:
+    if request.gpu_deployment:
         require_deployment("gpu_deployment", request.gpu_deployment)
     folder = RunFolder.of(request.output_base_dir, run_id)
     folder.require_place()
@@ -157,11 +158,15 @@ def recall_end(request: JoinRequest, located: dict[str, RemoteIdentity]) -> Stat
 def end_of(run_id: str, stored: RequestRecord, asked: RequestRecord) -> State[Any] | None:
     """How the run ends without any work, if it does."""
     if difference := stored.difference(asked):
-        taken = RequestError(f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
-        return Failed(message=str(taken), data=taken)
+        return taken(run_id, difference)
     if result := finished_result(run_id):
         return Completed(message=f"Already finished: {result.output.path}", data=result)
     return None
+
+
+def taken(run_id: str, difference: str) -> State[Any]:
+    error = RequestError(f"run_id {run_id} is taken by another request: {difference}; choose another run_id")
+    return Failed(message=str(error), data=error)
 
 
 def find_files(
@@ -173,7 +178,13 @@ def find_files(
 
 
 def work_once(request: JoinRequest, asked: RequestRecord, timeline: Timeline, folder: RunFolder) -> State[Any]:
-    """Refuse a run_id that stands for something else, return a finished result, or do what is left to do."""
+    """Refuse a run_id that stands for something else, return a finished result, or do what is left to do.
+
+    Where the records are another machine's, or another user's, the run's folder still says what it was for.
+    """
+    noted = None if read_record(record_key(request.run_id, "request"), RequestRecord) else read_request(folder)
+    if noted and (difference := noted.difference(asked)):
+        return taken(request.run_id, f"{difference} (by {folder.location(folder.request)})")
     stored = recall_request(request.run_id, asked)
     if ended := end_of(request.run_id, stored, asked):
         return ended
@@ -274,11 +285,11 @@ def submit_seams(
     futures: Futures = {}
     for name, transition in (item for join in timeline.joins for item in transitions_of(join).items()):
         seam = {"timeline": quote(timeline), "transition_index": transition.join, "folder": folder}
-        if request.gpu_deployment is None:
-            futures[name] = submit(generate_transition, name, **seam)
-        else:
+        if request.gpu_deployment:
             pool = {"deployment": request.gpu_deployment, "run_id": request.run_id}
             futures[name] = submit(generate_on_pool, name, runner=waiters, **seam, **pool)
+        else:
+            futures[name] = submit(generate_transition, name, **seam)
     return futures
 
 

@@ -60,6 +60,11 @@ class RunFolder:
     def lock(self) -> Path:
         return self.path / ".lock"
 
+    @property
+    def request(self) -> Path:
+        """What was asked for."""
+        return self.path / "request.json"
+
     def join(self, name: str) -> Path:
         """The folder of a join, ``join_k`` or ``stitch``."""
         return self.path / name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,17 +14,18 @@ import numpy.typing as npt
 import opentimelineio as otio
 from prefect import get_run_logger, task
 from prefect.context import TaskRunContext
+from pydantic import ValidationError
 from splice.contact_sheet import write_contact_sheet
 from splice.gate import Attempt, make_best
 from splice.join import write_join
 from splice.layout import RunFolder
-from splice.media import atomic_output, track_offsets
+from splice.media import atomic_output, require_unchanged, track_offsets
 from splice.models.loaded import loaded_model
 from splice.records import JoinResult, OutputFile, RequestRecord, StepRecord, bring_back, publish_file
 from splice.report import Notes, SeamReport, join_report, join_timeline
 from splice.report_page import ReportPage
 from splice.seam_view import hear_seam, view_seam
-from splice.storage import RemoteIdentity, S3Access, upload
+from splice.storage import RemoteIdentity, S3Access, download, stat, upload
 from splice.survey import fetch_file
 from splice.types import Join, Segment, SourceFile, Timeline, Transition
 from splice.units import write_segment, write_transition
@@ -58,10 +59,23 @@ def record_request(key: str, request: RequestRecord) -> RequestRecord:
 
 def write_request(request: RequestRecord, folder: RunFolder) -> None:
     """Note in the run's folder what was asked for. Raises as ``upload`` does, before there is any work to lose."""
-    note = folder.path / "request.json"
-    _write_text(note, request.model_dump_json(indent=2))
+    _write_text(folder.request, request.model_dump_json(indent=2))
     if folder.url:
-        upload(note, folder.location(note), access_to(folder.url))
+        upload(folder.request, folder.location(folder.request), access_to(folder.url))
+
+
+def read_request(folder: RunFolder) -> RequestRecord | None:
+    """What the run's folder says that it is for; None where it says nothing, or nothing that this version can read.
+
+    Raises as ``download`` does.
+    """
+    place, access = folder.location(folder.request), access_to(folder.url)
+    if folder.url and stat(place, access):
+        download(place, folder.request, access)
+    try:
+        return RequestRecord.model_validate_json(folder.request.read_text())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 @task(**RETRY, name="fetch-file")
@@ -75,6 +89,7 @@ def prepare_clip(key: str, timeline: Timeline, segment: Segment, folder: RunFold
     """Encode one segment of a clip, conformed, from the original file."""
     watch = partial(tracked, description=f"clip {segment.clip} {segment.role}", total=segment.frame_count)
     write_segment(timeline, segment, folder, watch)
+    require_same_clips(timeline, [segment.clip])
     return StepRecord(outputs=(_publish(folder, folder.unit(segment), segment.frame_count),))
 
 
@@ -88,10 +103,17 @@ def generate_transition(key: str, timeline: Timeline, transition_index: int, fol
         return write_transition(timeline, attempt, loaded_model(transition.settings.model), into, watch)
 
     notes, attempts = make_best(timeline, transition, folder, make)
+    require_same_clips(timeline, [transition.left.clip, transition.right.clip])
     warn_of_seam(transition, attempts)
     pieces = timeline.pieces_of(transition)
     outputs = tuple(_publish(folder, folder.unit(piece), piece.frame_count) for piece in pieces)
     return StepRecord(outputs=outputs, notes=dict(notes), attempts=attempts)
+
+
+def require_same_clips(timeline: Timeline, clips: Iterable[int]) -> None:
+    """Raises MediaError where a clip was replaced while a step read it: what it made would be of two videos."""
+    for clip in clips:
+        require_unchanged(timeline.clips[clip].path, timeline.clips[clip].identity)
 
 
 def warn_of_seam(transition: Transition, attempts: Sequence[Attempt]) -> None:
@@ -132,6 +154,9 @@ def join_clips_child(
     kept = _bring_back(folder, predecessor) if predecessor else None
     watch = partial(tracked, description=join.name, total=join.frame_count)
     sizes = write_join(timeline, join, folder, kept, watch)
+    require_same_clips(timeline, {unit.clip for unit in join.output if isinstance(unit, Segment)})
+    if timeline.soundtrack and is_last_join:
+        require_unchanged(timeline.soundtrack.path, timeline.soundtrack.identity)
     elapsed_seconds = time.monotonic() - started
     report = _write_papers(timeline, join, folder, upstream["transitions"], sizes, elapsed_seconds)
     path = folder.joined_output(join.name)

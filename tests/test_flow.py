@@ -6,6 +6,7 @@ import fcntl
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from prefect.states import State
 from flows.join_clips import join_clips
 from splice.layout import RunFolder
 from splice.records import JoinResult
+from tasks import steps
 from tests.footage import make_clip, read_codes, read_pictures
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -245,6 +247,51 @@ def test_a_record_whose_output_is_missing_or_changed_is_not_believed(
     state = run(numbered_clips[:3], "not-believed", tmp_path)
     assert executed(state, 6) == {"join_1_transition", "join_1", "publish-result"}
     assert folder.joined_output("join_1").read_bytes() == expected
+
+
+def test_a_run_id_is_known_by_its_folder_where_its_records_are_not(numbered_clips: list[Path], tmp_path: Path) -> None:
+    """Another machine with other result storage, or another user, on a shared disk."""
+    assert run(numbered_clips[:2], "shared", tmp_path / "out").is_completed()
+    video = folder_of(tmp_path / "out", "shared").joined_output("join_0")
+    made = video.read_bytes()
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "other"}):
+        other = run(numbered_clips[1::-1], "shared", tmp_path / "out")
+        assert other.is_failed() and "run_id shared is taken by another request: clip_list was" in str(other.message)
+        assert video.read_bytes() == made
+        assert run(numbered_clips[:2], "shared", tmp_path / "out").is_completed()
+    assert video.read_bytes() == made
+
+
+def test_a_clip_that_is_replaced_while_the_run_reads_it_makes_no_video(
+    numbered_clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it between two steps, or within one."""
+    clip = tmp_path / "replaced.mp4"
+
+    def replacing(step: Callable[..., Any], how: str) -> Callable[..., Any]:
+        def replaced(*arguments: Any) -> Any:
+            if how == "before":
+                shutil.copy(numbered_clips[2], clip)
+            made = step(*arguments)
+            if how == "after":
+                shutil.copy(numbered_clips[2], clip)
+            return made
+
+        return replaced
+
+    for how in ("before", "after"):
+        shutil.copy(numbered_clips[1], clip)
+        with monkeypatch.context() as patched:
+            patched.setattr(steps, "write_join", replacing(steps.write_join, how))
+            state = run([numbered_clips[0], clip], f"replaced-{how}", tmp_path)
+        assert state.is_failed() and "replaced.mp4: has changed since this run began" in str(state.message), state
+        # As the message says.
+        shutil.copy(numbered_clips[1], clip)
+        assert run([numbered_clips[0], clip], f"replaced-{how}", tmp_path).is_completed()
+        assert shows(
+            folder_of(tmp_path, f"replaced-{how}").joined_output("join_0"),
+            [*((0, n) for n in range(30)), *[None] * GAP, *((1, n) for n in range(26))],
+        )
 
 
 def test_a_run_that_is_in_progress_elsewhere_is_left_alone(numbered_clips: list[Path], tmp_path: Path) -> None:

@@ -381,10 +381,16 @@ def test_a_clip_that_lost_frames_since_it_was_probed_is_an_error(tmp_path: Path)
     path = make_clip(tmp_path / "a.mp4", clip_id=2, frame_count=FRAMES, gop_frames=12)
     clip = _probe(path)
     wanted = _format(clip)
+    os.utime(path)
+    assert len(list(read_frames(clip, wanted, FrameRange(0, FRAMES)))) == FRAMES, "only touched"
     make_clip(path, clip_id=2, frame_count=FRAMES - 10, gop_frames=12)
+    with pytest.raises(MediaError, match=r"a\.mp4: has changed since this run began"):
+        list(read_frames(clip, wanted, FrameRange(0, 1)))
+    # Of a fetched one nothing but its frames would tell.
+    fetched = replace(clip, identity=replace(clip.identity, mtime_ns=0))
     for start in (0, 20):
         with pytest.raises(MediaError, match=r"clip 0 \(a\.mp4\).*29|30 frames.*40"):
-            list(read_frames(clip, wanted, FrameRange(start, FRAMES)))
+            list(read_frames(fetched, wanted, FrameRange(start, FRAMES)))
     path.unlink()
     with pytest.raises(MediaError, match=r"a\.mp4"):
         list(read_frames(clip, wanted, FrameRange(0, 1)))

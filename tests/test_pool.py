@@ -31,6 +31,7 @@ from prefect.utilities.annotations import quote
 from prefect.workers.process import ProcessWorker
 
 from flows.generate_transition import generate_transition as generate_window
+from splice.errors import RequestError
 from splice.handles import write_handles
 from splice.layout import RunFolder
 from splice.media import PARTIAL_PREFIX
@@ -222,6 +223,20 @@ def test_the_pool_makes_the_units_that_one_process_makes(
     assert child.name == f"{place} seam 1" and child.state and child.state.name == "Completed"
     assert child.parent_task_run_id, "Prefect's UI shows a child inside its parent"
     assert not list(tmp_path.rglob("*.mkv")), "handles and window are of no use any more"
+
+
+def test_what_may_not_be_deleted_costs_no_seam(
+    clips: list[Path], tmp_path: Path, deployment: str, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**s3.environment, "JOIN_CLIPS_WORK_DIR": str(tmp_path / "work")}.items():
+        monkeypatch.setenv(name, value)
+
+    def refuse(url: str, access: Any) -> None:
+        raise RequestError(f"{url}: refused")
+
+    monkeypatch.setattr(pool, "remove", refuse)
+    made = on_pool(plan(clips, Noise()), f"s3://{BUCKET}/out", "undeletable", deployment)
+    assert made.is_completed() and states("undeletable") == ["Completed"]
 
 
 def test_the_gate_chooses_on_the_pool_as_it_does_in_one_process(

@@ -121,6 +121,7 @@ def test_a_file_comes_back_as_it_was(clip: Path, access: S3Access, tmp_path: Pat
         ("report.json", "application/json"),
         ("timeline.otio", "application/json"),
         ("contact_sheet.jpg", "image/jpeg"),
+        ("report.html", "text/html; charset=utf-8"),
         ("odd", "application/octet-stream"),
     ],
 )
@@ -466,7 +467,7 @@ def test_a_folder_of_this_machine_is_listed(tmp_path: Path) -> None:
             Entry("a b.mp4", f"{tmp_path}/a b.mp4", 3, modified, False),
             Entry("folder", f"{tmp_path}/folder", 0, folder, True),
         ]
-    with pytest.raises(RequestError, match="no such folder; check its path"):
+    with pytest.raises(RequestError, match="no such folder, or its name is no UTF-8; check its path"):
         list_folder(str(tmp_path / "nowhere"))
 
 

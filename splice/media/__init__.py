@@ -7,10 +7,11 @@ from splice.media.blend import mix_frames
 from splice.media.color import to_luma, to_rgb, to_view, to_yuv
 from splice.media.encode import ENCODER_REVISION, UNIT_REORDER_FRAMES, encode_frames
 from splice.media.excerpt import TrackOffsets, read_excerpt, track_offsets
+from splice.media.identity import identify_clip, require_unchanged
 from splice.media.lossless import ANEW, LosslessVideo, open_lossless, write_lossless
 from splice.media.packets import AddSound, Part, Watch, clip_part, count_frames, join_parts
 from splice.media.preview import encode_preview
-from splice.media.probe import identify_clip, probe_clip
+from splice.media.probe import probe_clip
 from splice.media.read import read_frames, read_output
 from splice.media.sound import channel_count, read_sound, silence
 from splice.media.sound_packets import add_sound_stream, copied_sound, encode_sound, read_own_sound
@@ -48,6 +49,7 @@ __all__ = [
     "read_own_sound",
     "read_sound",
     "read_soundtrack",
+    "require_unchanged",
     "silence",
     "to_luma",
     "to_rgb",

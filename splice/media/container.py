@@ -11,18 +11,11 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from splice.errors import MediaError, RequestError
+from splice.media.identity import require_file, require_unchanged
 from splice.types import Clip
 
 CONTAINERS = "mov,mp4,matroska,webm,mpegts,mpeg,avi"
 """FFmpeg's names of the formats that are opened. Playlists, which lead to other files, are not among them."""
-
-
-def require_file(path: str) -> None:
-    """Raises RequestError where ``path`` is no file: missing, or a folder."""
-    if not Path(path).exists():
-        raise RequestError(f"{path}: no such file")
-    if not Path(path).is_file():
-        raise RequestError(f"{path}: is not a file; give the path of a file")
 
 
 HEADER_ONLY = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0", "analyzeduration": "0"}
@@ -51,8 +44,9 @@ def open_own(path: Path) -> InputContainer:
 
 
 def open_clip(clip: Clip, options: Mapping[str, str] = MappingProxyType({})) -> InputContainer:
-    """Open a clip again. Raises MediaError where that fails: it was whole when it was probed."""
+    """Open a clip again. Raises MediaError where that fails, or it has changed: it was whole when it was probed."""
     try:
+        require_unchanged(clip.path, clip.identity)
         return open_local(clip.path, CONTAINERS, "a video", options)
     except RequestError as error:
         raise MediaError(f"{clip.label}: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from collections.abc import Iterable, Sequence
@@ -22,9 +21,10 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.stream import VideoStream
 
 from splice.errors import RequestError
-from splice.media.container import open_video, require_file, video_stream
+from splice.media.container import open_video, video_stream
 from splice.media.cut_points import PacketScan, find_cut_points
 from splice.media.edit_list import edit_list_obstacle
+from splice.media.identity import identify_clip
 from splice.media.sound import sound_stream
 from splice.media.tags import read_color_tags
 from splice.request import STANDARD_RATES
@@ -56,16 +56,6 @@ class _Counted:
     cut_points: CutPoints | str
 
 
-def identify_clip(path: str) -> ClipIdentity:
-    """Size, modification time and SHA-256 of a file. Raises RequestError where it is missing or can't be read."""
-    require_file(path)
-    stat = Path(path).stat()
-    try:
-        return ClipIdentity(stat.st_size, stat.st_mtime_ns, _sha256(path, stat.st_size, stat.st_mtime_ns))
-    except PermissionError as error:
-        raise RequestError(f"{path}: can't be read ({error.strerror}); give yourself the right to read it") from error
-
-
 def probe_clip(index: int, name: str, path: str, identity: ClipIdentity | None = None) -> Clip:
     """Everything that the plan needs to know of a clip. Reads its packets once, decodes a picture or two.
 
@@ -75,12 +65,6 @@ def probe_clip(index: int, name: str, path: str, identity: ClipIdentity | None =
     colour that can't be converted.
     """
     return _probe(index, name, str(Path(path).resolve()), identity or identify_clip(path))
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: str, size_bytes: int, mtime_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # The command line probes before it starts Prefect, and the flow once more: the same file is read once.

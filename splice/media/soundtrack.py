@@ -8,7 +8,8 @@ from contextlib import closing
 import soundfile
 
 from splice.errors import MediaError, RequestError
-from splice.media.container import CONTAINERS, open_local, require_file
+from splice.media.container import CONTAINERS, open_local
+from splice.media.identity import require_file
 from splice.media.sound import Decoded, conform_sound, decode_sound, only_numbers, sound_stream
 from splice.sound import Samples
 from splice.types import SoundFormat

@@ -45,6 +45,7 @@ CONTENT_TYPES = {
     ".mkv": "video/x-matroska",
     ".json": "application/json",
     ".otio": "application/json",
+    ".html": "text/html; charset=utf-8",
     ".jpg": "image/jpeg",
     ".png": "image/png",
 }
@@ -229,7 +230,7 @@ def _explain_answer(error: ClientError, place: S3Place | str, endpoint_url: str)
         return TransferError(f"{place}: {endpoint_url} can't do it now ({said}); try again later")
     if status in (401, 403):
         return RequestError(
-            f"{place}: {endpoint_url} refuses it ({said}); needed are the rights to get, put and list there, "
+            f"{place}: {endpoint_url} refuses it ({said}); needed are the rights to get, put, list and delete there, "
             f"or other credentials"
         )
     return RequestError(f"{place}: {endpoint_url} answers {status} ({said})")
