@@ -51,6 +51,7 @@ from splice.batches import (
 from splice.errors import RequestError
 from splice.layout import RunFolder
 from splice.storage import Entry, list_folder
+from tasks.batches import look_for_batches
 from tests.conftest import ROOT, PrefectServer, end_worker
 from tests.footage import make_clip, read_codes, write_text_as_video
 from tests.s3_server import run_s3_server
@@ -127,6 +128,19 @@ def test_a_source_has_one_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert normal_source("s3://bucket/day/") == normal_source("s3://bucket/day") == "s3://bucket/day"
     with pytest.raises(RequestError, match="got https://; needed: the path of a folder, file:// or s3://"):
         normal_source("https://somewhere/clips/")
+
+
+def test_an_odd_entry_costs_no_more_than_its_own_batch(tmp_path: Path) -> None:
+    for name in ("day1", os.fsdecode(b"caf\xe9")):
+        (tmp_path / name).mkdir()
+    for loop in (tmp_path / "loop", tmp_path / "day1" / "loop"):
+        loop.symlink_to(loop)
+    for clip in ("a.mp4", "b.mp4"):
+        (tmp_path / "day1" / clip).touch()
+    found = {each.name: each for each in look_for_batches.fn(str(tmp_path))}
+    assert names(found["day1"]) == ["a.mp4", "b.mp4"] and not found["day1"].problem
+    assert "no such folder, or its name is no UTF-8" in found["caf\ufffd"].problem
+    assert {each.run_id for each in found.values()} and [each.model_dump_json() for each in found.values()]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from errno import ELOOP, ENOENT
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -27,18 +29,22 @@ def list_local_folder(folder: Path) -> list[Entry]:
     """The entries directly in a folder, by name. Raises RequestError: no such folder, or it can't be read."""
     try:
         paths = sorted(folder.resolve().iterdir())
+        return [entry for path in paths if (entry := _entry(path))]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RequestError(f"{folder}: no such folder; check its path") from error
-    except PermissionError as error:
+        raise RequestError(f"{folder}: no such folder, or its name is no UTF-8; check its path") from error
+    except OSError as error:
         raise RequestError(f"{folder}: can't be read ({error.strerror}); get the right to read it") from error
-    return [entry for path in paths if (entry := _entry(path))]
 
 
 def _entry(path: Path) -> Entry | None:
-    """None where it has gone meanwhile, or is a link that leads nowhere."""
+    """None where it has gone meanwhile, or is a link that leads nowhere, or to itself."""
     try:
         stat = path.stat()
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in (ENOENT, ELOOP):
+            return None
+        raise
     is_folder = S_ISDIR(stat.st_mode)
-    return Entry(path.name, str(path), 0 if is_folder else stat.st_size, stat.st_mtime, is_folder)
+    # A name that is no UTF-8 fits into no record: as it is shown it is not found, and whoever looks for it says so.
+    name, url = (os.fsencode(part).decode(errors="replace") for part in (path.name, path))
+    return Entry(name, url, 0 if is_folder else stat.st_size, stat.st_mtime, is_folder)
