@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import time
+from functools import lru_cache
 from typing import cast
 
 from prefect.settings import PREFECT_API_URL
@@ -12,6 +13,9 @@ from splice.storage import S3Access
 
 BLOCK = "join-clips"
 """Name of the AwsCredentials block; where there is none, boto3 looks in its usual places."""
+
+BLOCK_SECONDS = 60
+"""How long the block is believed before it is read again: a warm process lives for days, keys are changed."""
 
 
 def access_for(request: JoinRequest) -> S3Access | None:
@@ -24,9 +28,13 @@ def access_to(*urls: str) -> S3Access | None:
     return s3_access() if any(url.lower().startswith("s3://") for url in urls) else None
 
 
-@cache
 def s3_access() -> S3Access | None:
     """The block's credentials; None where there is no such block, or no server that could have one."""
+    return _s3_access(int(time.monotonic() / BLOCK_SECONDS))
+
+
+@lru_cache(maxsize=1)
+def _s3_access(period: int) -> S3Access | None:
     if not PREFECT_API_URL.value():
         return None
     # Only then: it takes a second to import.
