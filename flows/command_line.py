@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
@@ -137,6 +138,7 @@ def main(
         find_specs(request)
         RunFolder.of(request.output_base_dir, request.run_id).require_place()
         timeline = plan_request(request, _find_files(request))
+        _require_server()
     except RequestError as error:
         _stop(str(error), EXIT_BAD_REQUEST)
     except MediaError as error:
@@ -197,6 +199,20 @@ def _find_files(request: JoinRequest) -> dict[str, SourceFile]:
         console.print(f"fetching {redacted(url)} ({located.size_bytes / 1e6:.1f} MB)")
         files[url] = fetch_file(url, located, access)
     return files
+
+
+def _require_server() -> None:
+    """Raises RequestError where PREFECT_API_URL names a server that does not answer."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        return
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error:
+        raise RequestError(
+            f"PREFECT_API_URL is {url}, where no Prefect server answers ({error}); start it (make up), or unset "
+            f"PREFECT_API_URL to work without one"
+        )
 
 
 def _run(parameters: dict[str, Any], timeline: Timeline) -> State[Any]:

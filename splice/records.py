@@ -91,7 +91,8 @@ class RequestRecord(_Record):
         identities: dict[str, ClipIdentity] = {}
         for _, source in request.sources():
             if there := located.get(source.url):
-                identity = known.get((_place(source), there.size_bytes, there.version))
+                # Without a version nothing says that it has not changed.
+                identity = known.get((_place(source), there.size_bytes, there.version)) if there.version else None
             else:
                 identity = identify_clip(source.path)
             if identity is None:

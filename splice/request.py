@@ -50,7 +50,7 @@ class ClipSource(_Model):
         """The file on this machine; the url itself where it is elsewhere."""
         if self.scheme != "file":
             return self.url
-        return unquote(self.url.removeprefix("file://").removeprefix("localhost"))
+        return unquote(self.url[len("file://") :].removeprefix("localhost"))
 
     @property
     def is_remote(self) -> bool:
@@ -109,7 +109,7 @@ class JoinRequest(_Model):
     fps: Annotated[float, Field(ge=0.001, le=1000)] | None = None
     loop: bool = False
     audio: Literal["bridge", "silence", "drop"] = "bridge"
-    soundtrack: str | None = None
+    soundtrack: Annotated[str, StringConstraints(min_length=1)] | None = None
     soundtrack_gain_db: Annotated[float, Field(ge=-100, le=100)] = 0
     audio_codec: Literal["aac", "flac", "opus"] = "aac"
     strategy: Literal["sequential", "parallel"] = "sequential"
@@ -249,15 +249,16 @@ def _shorten(value: Any) -> str:
 def _refuse_places(request: JoinRequest) -> None:
     """Refuse urls that files can't be fetched from, or written to."""
     for name, source in request.sources():
-        if source.is_remote:
-            try:
-                check_url(source.url)
-            except RequestError as error:
-                raise RequestError(f"{name}: {error}") from error
+        try:
+            check_url(source.url)
+        except RequestError as error:
+            raise RequestError(f"{name}: {error}") from error
     base = ClipSource(url=request.output_base_dir)
     if base.scheme not in ("", "file", "s3"):
         raise RequestError(
             f"output_base_dir: got {_shorten(request.output_base_dir)}; needed: a folder, file:// or s3://bucket/prefix"
         )
-    if base.scheme == "s3":
+    try:
         check_url(base.url)
+    except RequestError as error:
+        raise RequestError(f"output_base_dir: {error}") from error

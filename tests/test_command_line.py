@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.command_line import app
@@ -69,6 +71,11 @@ BAD_OPTIONS = {
     "fps": (["--fps", "fast"], "30000/1001"),
     "soundtrack": (["--soundtrack", "music.wav"], "music.wav: no such file"),
     "output by http": (["--output-base-dir", "https://host/x"], "s3://bucket/prefix"),
+    "soundtrack that a script left empty": (
+        ["--soundtrack", ""],
+        "soundtrack: string should have at least 1 character",
+    ),
+    "output on another machine": (["--output-base-dir", "file://nas/joined"], "names another machine"),
     "a way to write urls that nobody knows": (["--soundtrack", "gopher://host/music.wav"], "gopher"),
     "steps of a model that has none": (["--num-inference-steps", "6"], "no num_inference_steps"),
     "size beyond any video": (["--resolution", "99999999x99999999"], "resolution"),
@@ -87,6 +94,16 @@ def test_a_bad_option_is_refused_and_nothing_is_written(kind: str, two_clips: li
     assert result.exit_code == 2
     assert reason in " ".join(result.stderr.split())
     assert result.stdout == "" and not base.exists()
+
+
+def test_a_server_that_does_not_answer_is_named(two_clips: list[str], tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/api"
+    with temporary_settings({PREFECT_API_URL: url}):
+        result = invoke([*two_clips, "--model", "crossfade", "--output-base-dir", str(tmp_path / "out")])
+    assert result.exit_code == 2 and not (tmp_path / "out").exists()
+    assert f"PREFECT_API_URL is {url}, where no Prefect server answers" in " ".join(result.stderr.split())
 
 
 def test_a_file_where_the_output_is_to_go_is_refused(two_clips: list[str]) -> None:

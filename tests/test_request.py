@@ -11,7 +11,10 @@ import pytest
 
 from flows.join_clips import join_clips
 from splice.errors import RequestError, SpliceError
+from splice.records import request_record
 from splice.request import ClipSource, JoinRequest, PerJoinSettings, derive_seed, parse_request
+from splice.storage import RemoteIdentity
+from splice.types import ClipIdentity
 
 CLIPS = [{"url": "a.mp4"}, {"url": "b.mp4"}, {"url": "c.mp4"}]
 
@@ -25,6 +28,15 @@ def refusal(**parameters: Any) -> str:
         request(**parameters)
     assert isinstance(caught.value, SpliceError) and isinstance(caught.value, ValueError)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("version", ["", "etag:1"])
+def test_what_a_web_server_gives_no_version_is_only_known_by_fetching_it(version: str) -> None:
+    urls = ["https://host/get?id=1", "https://host/get?id=2"]
+    asked = request(clip_list=[{"url": url} for url in urls])
+    known = {url: ClipIdentity(0, 0, f"{n}" * 64, version) for n, url in enumerate(urls)}
+    recalled = request_record(asked, known, "1").recalled(asked, dict.fromkeys(urls, RemoteIdentity(0, version)))
+    assert (recalled is not None) == bool(version)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -273,6 +285,7 @@ def test_the_rate_is_exact(fps: float | None, rate: Fraction | None) -> None:
         ("file:///clips/a%20b%23%C3%A4.mp4", "/clips/a b#ä.mp4", "a b#ä.mp4"),
         ("file:///clips/100%25.mp4", "/clips/100%.mp4", "100%.mp4"),
         ("file://localhost/clips/a.mp4", "/clips/a.mp4", "a.mp4"),
+        ("FILE:///clips/a.mp4", "/clips/a.mp4", "a.mp4"),
         ("file:///clips/what?.mp4", "/clips/what?.mp4", "what?.mp4"),
     ],
 )
