@@ -19,8 +19,9 @@ help:
 demo: $(VENV)/.core $(VENV)/.footage
 	@$(BIN)/python -m bench.demo
 
+# One process more than a small machine has cores: tests with real servers and workers wait a lot.
 test: check $(VENV)/.footage debian
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

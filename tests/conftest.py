@@ -24,6 +24,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, tempor
 from prefect.settings.legacy import Setting
 
 from tests.footage import make_clip
+from tests.postgres import run_postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,7 +50,10 @@ class PrefectServer:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server of its own, in a process, on a fresh home; this process talks to it as well."""
+    """A Prefect server of its own, in a process, on a fresh home; this process talks to it as well.
+
+    On Postgres, as fleets have it: on SQLite a busy server now and then stands still for minutes.
+    """
     home = tmp_path_factory.mktemp("prefect")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,16 +65,17 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     command = [sys.executable, "-m", "prefect", "server", "start"]
-    with (home / "server.log").open("w") as log:
+    with run_postgres() as database, (home / "server.log").open("w") as log:
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.replace("://", "+asyncpg://")
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        server = PrefectServer(f"http://127.0.0.1:{port}/api", home / "storage")
-        _wait_until_healthy(server.api_url, process, home / "server.log")
-        with talking_to({PREFECT_API_URL: server.api_url, PREFECT_LOCAL_STORAGE_PATH: server.storage}):
-            yield server
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+        try:
+            server = PrefectServer(f"http://127.0.0.1:{port}/api", home / "storage")
+            _wait_until_healthy(server.api_url, process, home / "server.log")
+            with talking_to({PREFECT_API_URL: server.api_url, PREFECT_LOCAL_STORAGE_PATH: server.storage}):
+                yield server
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
 
 
 @contextmanager

@@ -4,7 +4,8 @@
     partial/{url}-{version}.partial   a download under way, or one that broke off
 
 where ``{url}`` and ``{version}`` are digests. Nothing is ever removed to make room: delete the folder, or files in it,
-whenever you like, also while runs are at work; what is needed is then fetched again.
+whenever no run is at work; what is needed is then fetched again. A run whose clip vanishes fails, and goes on when it
+is submitted again.
 """
 
 from __future__ import annotations
