@@ -137,8 +137,8 @@ def main(
         request = parse_request(parameters)
         find_specs(request)
         RunFolder.of(request.output_base_dir, request.run_id).require_place()
-        timeline = plan_request(request, _find_files(request))
         _require_server()
+        timeline = plan_request(request, _find_files(request))
     except RequestError as error:
         _stop(str(error), EXIT_BAD_REQUEST)
     except MediaError as error:
