@@ -121,7 +121,6 @@ def test_a_file_comes_back_as_it_was(clip: Path, access: S3Access, tmp_path: Pat
         ("report.json", "application/json"),
         ("timeline.otio", "application/json"),
         ("contact_sheet.jpg", "image/jpeg"),
-        ("report.html", "text/html; charset=utf-8"),
         ("odd", "application/octet-stream"),
     ],
 )
