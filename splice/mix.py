@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splice.media import channel_count, read_own_sound, read_sound, read_soundtrack, silence
+from splice.media import channel_count, read_own_sound, read_sound, read_soundtrack, require_unchanged, silence
 from splice.sound import (
     EXTENSION_SECONDS,
     FADE_SECONDS,
@@ -275,7 +275,11 @@ def _with_music(timeline: Timeline, blocks: Iterator[Samples], sample_count: int
     soundtrack, sound = timeline.soundtrack, timeline.sound
     if soundtrack is None or sound is None:
         return blocks
-    path = soundtrack.path
-    music = looped(lambda: read_soundtrack(path, sound), round(FADE_SECONDS * sound.sample_rate))
+
+    def play() -> Iterator[Samples]:
+        require_unchanged(soundtrack.path, soundtrack.identity)
+        return read_soundtrack(soundtrack.path, sound)
+
+    music = looped(play, round(FADE_SECONDS * sound.sample_rate))
     fading = faded_out(music, sample_count, round(SOUNDTRACK_FADE_SECONDS * sound.sample_rate))
     return laid_under(blocks, fading, soundtrack.gain_db)

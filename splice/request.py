@@ -248,17 +248,13 @@ def _shorten(value: Any) -> str:
 
 def _refuse_places(request: JoinRequest) -> None:
     """Refuse urls that files can't be fetched from, or written to."""
-    for name, source in request.sources():
+    base = ClipSource(url=request.output_base_dir)
+    for name, source in [*request.sources(), ("output_base_dir", base)]:
         try:
             check_url(source.url)
         except RequestError as error:
             raise RequestError(f"{name}: {error}") from error
-    base = ClipSource(url=request.output_base_dir)
     if base.scheme not in ("", "file", "s3"):
         raise RequestError(
             f"output_base_dir: got {_shorten(request.output_base_dir)}; needed: a folder, file:// or s3://bucket/prefix"
         )
-    try:
-        check_url(base.url)
-    except RequestError as error:
-        raise RequestError(f"output_base_dir: {error}") from error

@@ -40,7 +40,7 @@ from tasks.access import access_to
 from tasks.guard import is_at_work, run_tag
 from tasks.progress import interrupted, tracked
 from tasks.records import read_record
-from tasks.steps import STEP, require_same_clips, warn_of_seam
+from tasks.steps import STEP, warn_of_seam
 from tasks.window import recall_window, window_key
 
 POLL_SECONDS = 2.0
@@ -125,7 +125,6 @@ def generate_on_pool(
         return make_window(orders[-1], timeline, into)
 
     notes, attempts = make_best(timeline, transition, folder, make, _hands)
-    require_same_clips(timeline, [transition.left.clip, transition.right.clip])
     warn_of_seam(transition, attempts)
     pieces, access = timeline.pieces_of(transition), access_to(folder.url)
     outputs = tuple(publish_file(folder, folder.unit(piece), piece.frame_count, access) for piece in pieces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -19,7 +19,7 @@ from splice.contact_sheet import write_contact_sheet
 from splice.gate import Attempt, make_best
 from splice.join import write_join
 from splice.layout import RunFolder
-from splice.media import atomic_output, require_unchanged, track_offsets
+from splice.media import atomic_output, track_offsets
 from splice.models.loaded import loaded_model
 from splice.records import JoinResult, OutputFile, RequestRecord, StepRecord, bring_back, publish_file
 from splice.report import Notes, SeamReport, join_report, join_timeline
@@ -89,7 +89,6 @@ def prepare_clip(key: str, timeline: Timeline, segment: Segment, folder: RunFold
     """Encode one segment of a clip, conformed, from the original file."""
     watch = partial(tracked, description=f"clip {segment.clip} {segment.role}", total=segment.frame_count)
     write_segment(timeline, segment, folder, watch)
-    require_same_clips(timeline, [segment.clip])
     return StepRecord(outputs=(_publish(folder, folder.unit(segment), segment.frame_count),))
 
 
@@ -103,17 +102,10 @@ def generate_transition(key: str, timeline: Timeline, transition_index: int, fol
         return write_transition(timeline, attempt, loaded_model(transition.settings.model), into, watch)
 
     notes, attempts = make_best(timeline, transition, folder, make)
-    require_same_clips(timeline, [transition.left.clip, transition.right.clip])
     warn_of_seam(transition, attempts)
     pieces = timeline.pieces_of(transition)
     outputs = tuple(_publish(folder, folder.unit(piece), piece.frame_count) for piece in pieces)
     return StepRecord(outputs=outputs, notes=dict(notes), attempts=attempts)
-
-
-def require_same_clips(timeline: Timeline, clips: Iterable[int]) -> None:
-    """Raises MediaError where a clip was replaced while a step read it: what it made would be of two videos."""
-    for clip in clips:
-        require_unchanged(timeline.clips[clip].path, timeline.clips[clip].identity)
 
 
 def warn_of_seam(transition: Transition, attempts: Sequence[Attempt]) -> None:
@@ -154,9 +146,6 @@ def join_clips_child(
     kept = _bring_back(folder, predecessor) if predecessor else None
     watch = partial(tracked, description=join.name, total=join.frame_count)
     sizes = write_join(timeline, join, folder, kept, watch)
-    require_same_clips(timeline, {unit.clip for unit in join.output if isinstance(unit, Segment)})
-    if timeline.soundtrack and is_last_join:
-        require_unchanged(timeline.soundtrack.path, timeline.soundtrack.identity)
     elapsed_seconds = time.monotonic() - started
     report = _write_papers(timeline, join, folder, upstream["transitions"], sizes, elapsed_seconds)
     path = folder.joined_output(join.name)

@@ -6,7 +6,8 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,26 +266,24 @@ def test_a_run_id_is_known_by_its_folder_where_its_records_are_not(numbered_clip
 def test_a_clip_that_is_replaced_while_the_run_reads_it_makes_no_video(
     numbered_clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Be it between two steps, or within one."""
+    """Be it before the join opens it, or while the join copies it."""
     clip = tmp_path / "replaced.mp4"
 
-    def replacing(step: Callable[..., Any], how: str) -> Callable[..., Any]:
-        def replaced(*arguments: Any) -> Any:
-            if how == "before":
-                shutil.copy(numbered_clips[2], clip)
-            made = step(*arguments)
-            if how == "after":
-                shutil.copy(numbered_clips[2], clip)
-            return made
+    def replacing(frames: Iterable[Any], at_frame: int, description: str, **told: Any) -> Iterator[Any]:
+        for number, frame in enumerate(frames):
+            if description == "join_0" and number == at_frame:
+                # What no reader stumbles over.
+                with clip.open("ab") as opened:
+                    opened.write(bytes(16))
+            yield frame
 
-        return replaced
-
-    for how in ("before", "after"):
+    for how, at_frame in (("before", 1), ("while", 30 + GAP + 2)):
         shutil.copy(numbered_clips[1], clip)
         with monkeypatch.context() as patched:
-            patched.setattr(steps, "write_join", replacing(steps.write_join, how))
+            patched.setattr(steps, "tracked", partial(replacing, at_frame=at_frame))
             state = run([numbered_clips[0], clip], f"replaced-{how}", tmp_path)
         assert state.is_failed() and "replaced.mp4: has changed since this run began" in str(state.message), state
+        assert not folder_of(tmp_path, f"replaced-{how}").joined_output("join_0").exists()
         # As the message says.
         shutil.copy(numbered_clips[1], clip)
         assert run([numbered_clips[0], clip], f"replaced-{how}", tmp_path).is_completed()

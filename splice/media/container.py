@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -33,7 +34,7 @@ def open_video(path: str) -> InputContainer:
     return open_local(path, CONTAINERS, "a video")
 
 
-def open_packets(clip: Clip) -> InputContainer:
+def open_packets(clip: Clip) -> AbstractContextManager[InputContainer]:
     """Open a clip again, not to decode its pictures. Raises MediaError as ``open_clip`` does."""
     return open_clip(clip, HEADER_ONLY if clip.container.startswith(INDEXED) else {})
 
@@ -43,13 +44,18 @@ def open_own(path: Path) -> InputContainer:
     return av.open(str(path), options=HEADER_ONLY)
 
 
-def open_clip(clip: Clip, options: Mapping[str, str] = MappingProxyType({})) -> InputContainer:
-    """Open a clip again. Raises MediaError where that fails, or it has changed: it was whole when it was probed."""
+@contextmanager
+def open_clip(clip: Clip, options: Mapping[str, str] = MappingProxyType({})) -> Iterator[InputContainer]:
+    """Open a clip again, to read it. Raises MediaError where that fails, it was whole when it was probed; and where it
+    has changed by then, or by the end of the reading: what was made would be of two videos."""
+    require_unchanged(clip.path, clip.identity)
     try:
-        require_unchanged(clip.path, clip.identity)
-        return open_local(clip.path, CONTAINERS, "a video", options)
+        container = open_local(clip.path, CONTAINERS, "a video", options)
     except RequestError as error:
         raise MediaError(f"{clip.label}: {error}") from error
+    with container:
+        yield container
+    require_unchanged(clip.path, clip.identity)
 
 
 def open_local(path: str, formats: str, kind: str, options: Mapping[str, str] = MappingProxyType({})) -> InputContainer:

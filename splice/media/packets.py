@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -248,7 +249,7 @@ def _rewritten(framed: _Framed, packet: Packet[VideoStream], in_band: bool, run:
         raise MediaError(f"{run.path}: a packet at pts {packet.pts} is damaged ({error}); export it again") from error
 
 
-def _open(part: Part) -> InputContainer:
+def _open(part: Part) -> AbstractContextManager[InputContainer]:
     if part.clip is not None:
         return open_packets(part.clip)
     reason: str | None = "no video in it"
